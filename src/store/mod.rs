@@ -39,7 +39,7 @@ pub use gc::task::{GRACE, GcCounters};
 pub use gc::temp_files::sweep_orphans;
 pub use history::History;
 pub use history::deleted::{RemovedName, RemovedNames};
-pub use history::directory_horizons::{DirectoryHorizons, Wholeness};
+pub use history::directory_horizons::{DirectoryHorizons, DirectoryReach, Wholeness};
 pub use history::finality::Finality;
 pub use history::holds::HeldVersion;
 pub use history::horizons::Horizons;

@@ -63,17 +63,18 @@ pub struct ReasonRow {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatRow {
     /// What it is: `live`, `history`, `index`, `limit`, `shortened`, `waiting`, `exact`, `next_prune`,
-    /// `label`, `name` or `requests_per_day`.
+    /// `whole_in`, `thinned_in`, `cut_off_in`, `label`, `name` or `requests_per_day`.
     pub what: String,
     /// The rule, for `exact` a word of the policy; for `waiting` and `shortened` what shortens the history.
     pub rule: Option<String>,
-    /// The name, as a path from the root of the namespace; of a label, that of its directory.
+    /// The name, as a path from the root of the namespace; the directory of a label or of a policy.
     pub path: Option<PathText>,
     /// Bytes.
     pub bytes: Option<u64>,
     /// A number: of versions, or of requests.
     pub count: Option<u64>,
-    /// The oldest exact time, or since when, in nanoseconds since 1970; null for `exact` where every time is.
+    /// The oldest exact time, or since when, in nanoseconds since 1970; null for `exact` and `whole_in` where every time is. For
+    /// `cut_off_in` before when nothing is there.
     pub time_ns: Option<u64>,
     /// The label.
     #[serde(default)]

@@ -6,7 +6,7 @@ use super::reader::{NodeState, PathReader};
 use super::retention::cause_text;
 use super::retention_rows::StatRow;
 use super::rows::{RowSender, VerbRow, path_text};
-use crate::store::{NamesBelow, RunMode, StoreError, Tier};
+use crate::store::{NamesBelow, RunMode, StoreError, Tier, Timestamp};
 
 /// How many labels are told, those that keep the most.
 const LABELS_MAX: usize = 20;
@@ -38,6 +38,9 @@ pub(super) async fn stats(
     for stat in amounts(reader).await.map_err(&at)? {
         rows.put_row(VerbRow::Stat(stat)).await?;
     }
+    for stat in limited_directories(reader, path).await? {
+        rows.put_row(VerbRow::Stat(stat)).await?;
+    }
     for stat in largest_labels(reader, path).await? {
         rows.put_row(VerbRow::Stat(stat)).await?;
     }
@@ -55,6 +58,33 @@ pub(super) async fn stats(
         rows.put_row(VerbRow::Stat(stat)).await?;
     }
     Ok(())
+}
+
+/// Returns how far back the directories at and below a path reach that have a policy of their own.
+async fn limited_directories(
+    reader: &PathReader,
+    path: &TimedPath,
+) -> Result<Vec<StatRow>, VerbError> {
+    let top = path.names();
+    let mut stats = Vec::new();
+    let reaches = reader.view().limited_directories().await;
+    for reach in reaches.map_err(VerbError::at(path))? {
+        let place = reader.directory_path(reach.directory).await?;
+        if !TimedPath::of(place.clone()).names().starts_with(&top) {
+            continue;
+        }
+        let of = |what: &str, at: Timestamp| StatRow {
+            path: Some(place.clone()),
+            time_ns: (at.0 > 0).then_some(at.0),
+            ..row(what)
+        };
+        stats.push(of("whole_in", reach.whole));
+        stats.extend(reach.thinned.map(|since| of("thinned_in", since)));
+        if reach.cut_off.0 > 0 {
+            stats.push(of("cut_off_in", reach.cut_off));
+        }
+    }
+    Ok(stats)
 }
 
 /// Returns the labels of directories at and below a path that keep the most bytes, without those that keep none.

@@ -44,6 +44,12 @@ fn old_times_are_not_there(mount: &TestMount, place: &Place) {
         sleep 1.5; rw drain $M
         rw prune $M --json | grep -q '"what":"name","rule":null,"path":"p/build/o","versions":2'
 
+        # How far back it reaches: nothing is thinned, and what is older than a second is not there.
+        rw stats $M --json | grep -c '_in"' | grep -q '^2$'
+        rw stats $M --json | grep -q '"what":"whole_in","rule":null,"path":"p/build","bytes":null,"count":null,"time_ns":1[0-9]*,'
+        rw stats $M/p/f --json | grep '_in"' && exit 1
+        rw stats $M/p | grep -q '^cut off in  *-  *-  2.*  p/build$'
+
         # Whole around the directory, and not there in it.
         test "$(cat p/.versions/$T/f)" = 1
         ls p/.versions/$T | grep -q '^build$'

@@ -33,6 +33,19 @@ pub struct DirectoryHorizons {
     cut_off: Vec<CutOff>,
 }
 
+/// How far back a directory reaches that has, or had, a policy of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoryReach {
+    /// The directory.
+    pub directory: Ino,
+    /// Since when every time is exact; zero: since ever.
+    pub whole: Timestamp,
+    /// Since when, up to `whole`, each name shows its newest kept state; `None`: at no time, because of the directory's policy.
+    pub thinned: Option<Timestamp>,
+    /// Before when nothing is there, labels apart; zero: there is no such time. Between it and what is thinned or whole only grid times are.
+    pub cut_off: Timestamp,
+}
+
 /// What a directory shows as of a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wholeness {
@@ -89,6 +102,20 @@ impl DirectoryHorizons {
         self.namespace.raised_to(&self.own(at))
     }
 
+    /// Returns how far back the directory reaches.
+    fn reach(&self, directory: Ino) -> DirectoryReach {
+        let limited = self.cut_off.iter();
+        let limited = limited.map(|cut_off| cut_off.horizons.up_to(cut_off.until));
+        let own = limited.fold(Horizons::default(), |all, own| all.raised_to(&own));
+        let within = |horizons: &Horizons| horizons.oldest(None);
+        DirectoryReach {
+            directory,
+            whole: within(&self.namespace.raised_to(&own)),
+            thinned: (within(&own) < within(&self.namespace)).then(|| within(&own)),
+            cut_off: own.first(),
+        }
+    }
+
     /// The same, of the policies of directories only.
     fn own(&self, at: Timestamp) -> Horizons {
         let own = self.cut_off.iter().filter(|cut_off| at < cut_off.until);
@@ -131,6 +158,20 @@ impl PastView {
         let horizons = self.horizons().await?;
         let policies = DirectoryPolicies::read(&self.rows).await?;
         Ok(policies.is_empty().then_some(horizons))
+    }
+
+    /// Returns how far back each directory reaches that has or had a policy of its own, in ascending order of directories.
+    ///
+    /// # Errors
+    /// Errors of the index; `Corrupt`.
+    pub async fn limited_directories(&self) -> Result<Vec<DirectoryReach>, StoreError> {
+        let policies = DirectoryPolicies::read(&self.rows).await?;
+        let mut reaches = Vec::new();
+        for (directory, _) in policies.rows() {
+            let horizons = self.directory_horizons(directory).await?;
+            reaches.push(horizons.reach(directory));
+        }
+        Ok(reaches)
     }
 
     /// Returns which times of a directory are exact, labels apart.

@@ -84,6 +84,14 @@ impl Horizons {
         raised
     }
 
+    /// Returns these horizons, none of them after `until`.
+    pub(crate) fn up_to(&self, until: Timestamp) -> Self {
+        Self {
+            within: self.within.min(until),
+            tiers: self.tiers.map(|tier| tier.min(until)),
+        }
+    }
+
     /// Returns the horizons of a directory after a run at `now`, where it had a policy for a time.
     pub(crate) fn raised_by_span(
         &self,

@@ -13,6 +13,7 @@ mod linked;
 mod many_versions;
 mod past;
 mod planted;
+mod reach;
 mod reviews;
 mod steps;
 mod times;

@@ -1,0 +1,74 @@
+//! How far back directories reach that have a policy of their own.
+
+use super::words::{DAY, HOUR};
+use super::*;
+use crate::store::tests::labels::mkdir;
+
+async fn limit(ns: &Namespace, directory: Ino, words: &str) {
+    let policy = (!words.is_empty()).then(|| Policy::of_directory(words).unwrap());
+    let set = ns.retention.set_directory_policy(directory, policy);
+    set.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_with_policies_tell_since_when_they_are_whole_thinned_or_cut_off() {
+    let cluster = TestCluster::new("reach");
+    let ns = cluster.open().await;
+    let short = mkdir(&ns, ROOT, b"short").await;
+    let hourly = mkdir(&ns, ROOT, b"hourly").await;
+    mkdir(&ns, ROOT, b"none").await;
+    limit(&ns, short, "keep-within=2h grid=off").await;
+    limit(
+        &ns,
+        hourly,
+        "keep-within=3d keep-hourly=4d keep-daily=off keep-weekly=off",
+    )
+    .await;
+    let reaches = async || {
+        let view = ns.history.view();
+        let reaches = view.limited_directories().await.unwrap();
+        let told = reaches.iter().map(|reach| reach.directory);
+        assert_eq!(told.collect::<Vec<_>>(), [short, hourly]);
+        (reaches[0], reaches[1])
+    };
+    let (first, _) = reaches().await;
+    assert_eq!(
+        (first.whole.0, first.thinned, first.cut_off.0),
+        (0, None, 0)
+    );
+    for round in 0..10_u8 {
+        for directory in [short, hourly] {
+            save(&ns, directory, b"f", &[round]).await;
+        }
+        cluster.env.advance(HOUR);
+    }
+    cluster.env.advance(5 * DAY);
+    prune(&ns).await;
+    let view = ns.history.view();
+    let now = view.horizons().await.unwrap().oldest(None).0 + DAY;
+    let (first, second) = reaches().await;
+    // Less than the day of the namespace: nothing is thinned, and older times are not there.
+    assert_eq!(first.whole.0, now - 2 * HOUR);
+    assert_eq!((first.thinned, first.cut_off), (None, first.whole));
+    // More: between the three days of the directory and the day of the namespace it is thinned.
+    assert_eq!(second.whole.0, now - DAY);
+    assert_eq!(second.thinned, Some(Timestamp(now - 3 * DAY)));
+    assert_eq!(second.cut_off, Timestamp(now - 4 * DAY + 1));
+    for (reach, directory) in [(first, short), (second, hourly)] {
+        let horizons = view.directory_horizons(directory).await.unwrap();
+        assert_eq!(horizons.wholeness(reach.whole), Wholeness::Exact);
+        assert_eq!(horizons.exact_before(Timestamp(reach.cut_off.0 - 1)), None);
+        if let Some(thinned) = reach.thinned {
+            assert_eq!(horizons.wholeness(thinned), Wholeness::Thinned);
+            let older = Timestamp(thinned.0 - 1);
+            assert_eq!(horizons.wholeness(older), Wholeness::CutOff);
+        }
+    }
+    // What the policy cut off stays so after its end.
+    limit(&ns, short, "").await;
+    cluster.env.advance(HOUR);
+    prune(&ns).await;
+    let (first, _) = reaches().await;
+    assert!(first.cut_off.0 >= now - 2 * HOUR, "{first:?}");
+    leave(ns).await;
+}
