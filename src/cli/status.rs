@@ -4,8 +4,8 @@ use super::error::CliError;
 use super::place;
 use super::value::{show_duration, show_size};
 use crate::control::{
-    self, BacklogReport, ConflictReport, DaemonAnswer, HistoryReport, ReclaimReport, Request,
-    Response, ShownTime, StatusReport,
+    self, BacklogReport, CompletedReport, ConflictReport, DaemonAnswer, HistoryReport,
+    ReclaimReport, Request, Response, ShownTime, StatusReport,
 };
 use crate::env::{Env, SystemEnv};
 use crate::fuse::resolve;
@@ -67,6 +67,24 @@ pub(super) fn older_state(time: &ShownTime) -> Option<String> {
             "--at {asked}: shows the tree as of {stamp}, the newest state that the bucket has whole"
         )
     })
+}
+
+/// A restore that the mount has completed for an earlier one.
+fn completed(done: &CompletedReport) -> String {
+    let CompletedReport {
+        path,
+        changes,
+        left,
+        ..
+    } = done;
+    let left = match left.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; left as they are, because their policy does not keep what they showed: {}",
+            left.join(", ")
+        ),
+    };
+    format!("{path}, which an earlier mount began: {changes} changes{left}")
 }
 
 /// Objects deleted from the bucket and those to be deleted; `None` if there are none.
@@ -169,6 +187,12 @@ fn describe(status: &StatusReport, now: u64) -> String {
         ),
     ));
     lines.extend(status.history.iter().flat_map(|state| history(state, now)));
+    lines.extend(
+        status
+            .completed_restore
+            .iter()
+            .map(|done| ("restored", completed(done))),
+    );
     lines.extend(reclaimed(&status.reclaimed).map(|told| ("reclaimed", told)));
     lines.extend(uncited(&status.reclaimed).map(|told| ("uncited", told)));
     lines.push((

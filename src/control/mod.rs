@@ -118,6 +118,9 @@ pub struct StatusReport {
     /// The history, once it was looked at; a writer looks every minute.
     #[serde(default)]
     pub history: Option<HistoryReport>,
+    /// The restore of a large directory that an earlier mount began and this one has completed.
+    #[serde(default)]
+    pub completed_restore: Option<CompletedReport>,
     /// Objects deleted from the bucket since the mount, and those to be deleted.
     pub reclaimed: ReclaimReport,
     /// Requests to the store since the mount.
@@ -155,6 +158,19 @@ pub struct ShownTime {
     pub stamp: String,
     /// The timestamp that is shown. It is less than `asked_ns` where that was after the newest state in the bucket.
     pub ns: u64,
+}
+
+/// A restore that a mount has completed for an earlier one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletedReport {
+    /// The path of the directory, from the root directory on.
+    pub path: String,
+    /// The time whose state it has, in nanoseconds since 1970.
+    pub as_of_ns: u64,
+    /// The number of changes.
+    pub changes: u64,
+    /// The paths of directories that stay as they are, because their policy does not keep what they showed.
+    pub left: Vec<String>,
 }
 
 /// Changes that are not yet in the bucket.

@@ -4,8 +4,8 @@ use super::groups::Groups;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::control::{
-    BacklogReport, ConflictReport, HistoryReport, ReclaimReport, RequestReport, ShownTime,
-    StatusReport, UsageReport,
+    BacklogReport, CompletedReport, ConflictReport, HistoryReport, ReclaimReport, RequestReport,
+    ShownTime, StatusReport, UsageReport,
 };
 use crate::env::Env;
 use crate::fs::SyncOn;
@@ -97,6 +97,7 @@ impl StatusCollector {
                 files: usage.files,
             },
             history: namespace.retention().history_state().map(history),
+            completed_restore: namespace.history().completed_restore().map(completed),
             reclaimed: reclaimed(namespace.gc().reclaimed()),
             requests: RequestReport {
                 put: counters.put,
@@ -110,6 +111,15 @@ impl StatusCollector {
             },
             poisoned: self.groups.poisoned().map(str::to_owned),
         }
+    }
+}
+
+fn completed(done: store::CompletedRestore) -> CompletedReport {
+    CompletedReport {
+        path: done.path,
+        as_of_ns: done.at.0,
+        changes: done.changes,
+        left: done.left,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::model::tree_changes::TreeChanges;
+use crate::store::model::version::Timestamp;
 use crate::store::schema::label_keys::LabelPoint;
 use crate::sync::{Mutex, lock};
 
@@ -18,11 +19,26 @@ pub(crate) struct RestoreLock {
     pub(crate) step_max: AtomicUsize,
     /// What retention keeps for the restore in steps that runs, as for a label.
     pinned: Mutex<Option<LabelPoint>>,
+    /// The restore that this process has completed for an earlier one.
+    pub(super) completed: Mutex<Option<CompletedRestore>>,
     /// The mount that follows the steps.
     pub(super) mount: Mutex<Option<mpsc::Sender<RestoredStep>>>,
     /// How many steps are made before a test halts the restore.
     #[cfg(test)]
     pub(crate) halt_after: AtomicUsize,
+}
+
+/// A restore in steps that an earlier process began and this one has completed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompletedRestore {
+    /// The path of the directory, from the root directory on.
+    pub path: String,
+    /// The time whose state it has.
+    pub at: Timestamp,
+    /// The number of changes, those of the earlier process included.
+    pub changes: u64,
+    /// The paths of directories that stay as they are, because their policy does not keep what they showed.
+    pub left: Vec<String>,
 }
 
 /// What a step of a restore changed. The restore waits until the mount has followed it.
@@ -46,6 +62,7 @@ impl Default for RestoreLock {
             entries_max: ENTRIES_MAX.into(),
             step_max: STEP_MAX.into(),
             pinned: Mutex::default(),
+            completed: Mutex::default(),
             mount: Mutex::default(),
             #[cfg(test)]
             halt_after: usize::MAX.into(),

@@ -20,9 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::store::commit::operation::Operation;
 use crate::store::history::History;
 use crate::store::history::restore_before::KeptBefore;
-use crate::store::history::restore_lock::RestoredStep;
+use crate::store::history::restore_lock::{CompletedRestore, RestoredStep};
 use crate::store::history::restore_plan::{
-    LiveName, MadeName, RestorePlan, RestoreTarget, is_directory,
+    LiveName, MadeName, RestorePlan, RestoreTarget, is_directory, shown,
 };
 use crate::store::history::restore_progress::{
     MadeTree, RestoreOperation, RestoreProgress, Restored,
@@ -33,7 +33,7 @@ use crate::store::history::restore_walk::{RestoreWalk, top_frame};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::tree_changes::TreeChanges;
-use crate::store::model::version::{Author, Ino, Kind};
+use crate::store::model::version::{Author, Ino, Kind, ROOT};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys::{LabelPoint, LabelSlot};
@@ -166,12 +166,60 @@ impl History {
         let history = Arc::clone(self);
         let task = async move {
             let _turn = history.restore_lock.turn.lock().await;
-            if let Err(error) = history.run_steps(RestoreWalk::new(directory, row)).await {
-                tracing::debug!(%error, "the next mount goes on with the restore");
+            match history.run_steps(RestoreWalk::new(directory, row)).await {
+                Ok(walk) => history.completed(walk).await,
+                Err(error) => {
+                    tracing::debug!(%error, "the next mount goes on with the restore");
+                }
             }
         };
         drop(self.core.tasks.spawn("restore", task));
         Ok(())
+    }
+}
+
+impl History {
+    /// Returns the restore in steps that an earlier process began and this one has completed; `None` if there was none.
+    pub fn completed_restore(&self) -> Option<CompletedRestore> {
+        lock(&self.restore_lock.completed).clone()
+    }
+
+    /// Tells that a restore is done whose caller is gone.
+    async fn completed(&self, walk: RestoreWalk) {
+        let mut left = Vec::new();
+        for Dentry { parent, name } in walk.left {
+            let above = self.path_now(parent).await;
+            left.push(format!("{}/{}", above.trim_end_matches('/'), shown(&name)));
+        }
+        let done = CompletedRestore {
+            path: self.path_now(walk.directory).await,
+            at: walk.row.at,
+            changes: walk.row.count,
+            left,
+        };
+        tracing::info!(
+            path = done.path,
+            changes = done.changes,
+            left = ?done.left,
+            "completed a restore that an earlier mount began; what is left stays as it is, because its policy does not keep what it showed"
+        );
+        *lock(&self.restore_lock.completed) = Some(done);
+    }
+
+    /// Returns the path of a directory for messages, from the root directory on; without what cannot be read.
+    async fn path_now(&self, directory: Ino) -> String {
+        let (mut names, mut at) = (Vec::new(), directory);
+        while at != ROOT {
+            match self.view().where_now(at).await {
+                Ok(Some(place)) => {
+                    names.push(shown(&place.name));
+                    at = place.parent;
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        names.reverse();
+        format!("/{}", names.join("/"))
     }
 }
 
@@ -187,6 +235,7 @@ fn begin_row(target: &RestoreTarget, directory: Ino) -> SteppedRestoreRow {
         has_links: false,
         walk: vec![top_frame(directory, target.then.ino)],
         count: 0,
+        left: Vec::new(),
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) struct RestoreWalk {
     frames: Vec<OpenFrame>,
     /// Where directories were; of one phase.
     pub(super) memo: LocationMemo,
-    /// Directories that stay as they are, as far as this process has come to them.
+    /// Directories that stay as they are, as far as the walk has come to them.
     pub(super) left: BTreeSet<Dentry>,
 }
 
@@ -66,10 +66,10 @@ impl RestoreWalk {
         let frames = row.walk.iter().cloned().map(OpenFrame::new).collect();
         Self {
             directory,
+            left: row.left.iter().cloned().collect(),
             row,
             frames,
             memo: LocationMemo::default(),
-            left: BTreeSet::new(),
         }
     }
 
@@ -83,6 +83,7 @@ impl RestoreWalk {
     pub(super) fn here(&self) -> SteppedRestoreRow {
         SteppedRestoreRow {
             walk: self.frames.iter().map(|open| open.frame.clone()).collect(),
+            left: self.left.iter().cloned().collect(),
             ..self.row.clone()
         }
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Author, Ino, Time, Timestamp};
 
 /// A restore that is made in steps, and how far it is.
@@ -25,6 +26,8 @@ pub(crate) struct SteppedRestoreRow {
     pub(crate) walk: Vec<RestoreFrame>,
     /// The number of changes until now.
     pub(crate) count: u64,
+    /// Directories that stay as they are, as far as the walk has come to them, because their policy does not keep what they showed.
+    pub(crate) left: Vec<Dentry>,
 }
 
 /// What a walk of a stepped restore does. The phases follow each other.

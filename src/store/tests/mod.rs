@@ -27,6 +27,7 @@ mod random_programs;
 mod reclaim;
 mod reclaim_model;
 mod restore;
+mod restore_left;
 mod restore_steps;
 mod restore_undo;
 mod retention;

@@ -19,7 +19,7 @@ async fn random_trees_are_restored_exactly_in_steps_and_restores_are_undone() {
 }
 
 /// Waits until no directory is being restored in steps.
-async fn restored(ns: &Namespace) {
+pub(super) async fn restored(ns: &Namespace) {
     let done = async {
         while ns.tree.under_restore.directory().is_some() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -30,7 +30,7 @@ async fn restored(ns: &Namespace) {
 }
 
 /// Begins a restore that halts after so many steps; `false` if it ended before.
-async fn halted(ns: &Namespace, at: Timestamp, steps: usize) -> bool {
+pub(super) async fn halted(ns: &Namespace, at: Timestamp, steps: usize) -> bool {
     let halt_after = &ns.history.restore_lock.halt_after;
     halt_after.store(steps, Ordering::SeqCst);
     let task = tokio::spawn({
