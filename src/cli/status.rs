@@ -51,8 +51,13 @@ pub(super) fn unexpected(mountpoint: &Path) -> CliError {
 
 /// What a read-only mount shows: a time, or how old the writer's state is; `None` for other mounts.
 fn shown(status: &StatusReport, now: u64) -> Option<String> {
-    if let Some(ShownTime { asked, stamp, .. }) = &status.at {
-        return Some(format!("the tree as of {stamp}, --at {asked}"));
+    if let Some(time) = &status.at {
+        let ShownTime { asked, stamp, .. } = time;
+        let later = match time.pruned {
+            true => "; later times up to then are not kept whole",
+            false => "",
+        };
+        return Some(format!("the tree as of {stamp}, --at {asked}{later}"));
     }
     let age = Duration::from_nanos(now.saturating_sub(status.shown_ns?));
     let age = show_duration(age);
@@ -63,9 +68,11 @@ fn shown(status: &StatusReport, now: u64) -> Option<String> {
 pub(super) fn older_state(time: &ShownTime) -> Option<String> {
     let ShownTime { asked, stamp, .. } = time;
     (time.ns < time.asked_ns).then(|| {
-        format!(
-            "--at {asked}: shows the tree as of {stamp}, the newest state that the bucket has whole"
-        )
+        let why = match time.pruned {
+            true => "the newest time up to then at which the tree is kept whole",
+            false => "the newest state that the bucket has whole",
+        };
+        format!("--at {asked}: shows the tree as of {stamp}, {why}")
     })
 }
 
@@ -300,6 +307,7 @@ mod tests {
             asked_ns: 5,
             stamp: "2026-11-20T21-26-48.999Z".to_owned(),
             ns: 5,
+            pruned: false,
         });
         let text = describe(&status, 0);
         assert!(
@@ -325,6 +333,16 @@ mod tests {
         let told = older_state(&time).unwrap_or_default();
         assert!(
             told.starts_with("--at -1h: shows the tree as of 2026-"),
+            "{told}"
+        );
+        assert!(
+            told.ends_with("the newest state that the bucket has whole"),
+            "{told}"
+        );
+        time.pruned = true;
+        let told = older_state(&time).unwrap_or_default();
+        assert!(
+            told.ends_with("up to then at which the tree is kept whole"),
             "{told}"
         );
     }

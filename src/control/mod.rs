@@ -156,8 +156,12 @@ pub struct ShownTime {
     pub asked_ns: u64,
     /// The timestamp that is shown, as a name of `.versions`.
     pub stamp: String,
-    /// The timestamp that is shown. It is less than `asked_ns` where that was after the newest state in the bucket.
+    /// The timestamp that is shown. It is less than `asked_ns` where that was after the newest state in the bucket, or where the tree is not
+    /// kept whole any more.
     pub ns: u64,
+    /// Whether a later state up to the time that was asked for is not kept whole.
+    #[serde(default)]
+    pub pruned: bool,
 }
 
 /// A restore that a mount has completed for an earlier one.

@@ -54,6 +54,7 @@ pub(super) async fn resolve(
             asked_ns: asked.0,
             stamp: print_exact(shown),
             ns: shown.0,
+            pruned: shown < asked_state,
         }),
         None => Err(refused(format!(
             "namespace {} did not exist then; give a later time",

@@ -44,9 +44,9 @@ pub use request::{
 pub use retention::{PolicyRequest, PruneRequest};
 pub use retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow, StatRow};
 pub use rows::{
-    BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow, HeldRow,
-    LabelEntry, MatchRow, MomentRow, PathDifference, RestoredRow, RowSender, SideRow, TruncatedRow,
-    VerbRow, VersionRow,
+    AsOfRow, BytesRow, COMPARED_MAX, ChangeRow, ComparedKind, DiffSide, DifferenceRow, EntryRow,
+    HeldRow, LabelEntry, MatchRow, MomentRow, PathDifference, RestoredRow, RowSender, SideRow,
+    TruncatedRow, VerbRow, VersionRow,
 };
 pub use text_diff::{ContentDiff, DiffLine, LineDiff, LineRole};
 pub use version_hold::{VersionHoldChange, VersionHoldRequest};

@@ -34,6 +34,8 @@ pub enum VerbRow {
     Match(MatchRow),
     /// The first of `diff`.
     Compared(ComparedKind),
+    /// The first of a preview of `restore`.
+    AsOf(AsOfRow),
     /// Of `diff`.
     Difference(DifferenceRow),
     /// Of `undelete` and `restore`.
@@ -281,6 +283,15 @@ pub enum DiffSide {
     Old,
     /// What it is compared with.
     New,
+}
+
+/// The time whose state a restore would bring back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsOfRow {
+    /// As a TIME: of a directory the newest time up to the one that was asked for at which it is kept whole.
+    pub as_of: String,
+    /// The same in nanoseconds since 1970.
+    pub as_of_ns: u64,
 }
 
 /// What a comparison compares.

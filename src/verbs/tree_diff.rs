@@ -13,8 +13,8 @@ use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
 use super::request::{DiffContents, DiffRequest};
 use super::rows::{
-    BytesRow, ComparedKind, DiffSide, DifferenceRow, PathDifference, RowSender, SideRow, VerbRow,
-    kind_name, mode, stamp,
+    AsOfRow, BytesRow, ComparedKind, DiffSide, DifferenceRow, PathDifference, RowSender, SideRow,
+    VerbRow, kind_name, mode, stamp,
 };
 use crate::store::{Ino, Kind, PastEntry, Retained, Timestamp};
 
@@ -155,6 +155,11 @@ pub(super) async fn preview(
     rows: &RowSender,
 ) -> Result<(), VerbError> {
     let then = reader.state(path).await?;
+    let as_of = AsOfRow {
+        as_of: stamp(then.at),
+        as_of_ns: then.at.0,
+    };
+    rows.put_row(VerbRow::AsOf(as_of)).await?;
     let now = TimedPath {
         path: path.path.clone(),
         time: None,

@@ -188,6 +188,7 @@ fn files_and_trees(place: Place) {
     asked.mount.drain();
     let tree = format!("d@{then}");
     let shown = asked.text("restore", &tree, &["--dry-run"]);
+    assert!(shown.starts_with("as of 20"), "{shown}");
     for line in ["added    ", "removed  ", "changed  ", "renamed  "] {
         assert!(shown.contains(line.trim_end()), "{line}: {shown}");
     }

@@ -6,8 +6,8 @@ use super::table::{Align, Column, Table};
 use crate::cli::error::CliError;
 use crate::cli::value::show_size;
 use crate::verbs::{
-    BytesRow, COMPARED_MAX, ComparedKind, ContentDiff, DiffLine, DiffSide, DifferenceRow, LineDiff,
-    LineRole, PathDifference, SideRow, VerbRow,
+    AsOfRow, BytesRow, COMPARED_MAX, ComparedKind, ContentDiff, DiffLine, DiffSide, DifferenceRow,
+    LineDiff, LineRole, PathDifference, SideRow, VerbRow,
 };
 use serde::Serialize;
 use std::io::{self, Write};
@@ -128,6 +128,7 @@ impl DiffPrinter {
                 self.compared = compared;
                 Ok(())
             }
+            VerbRow::AsOf(row) => self.print_time(&row),
             VerbRow::Difference(row) => {
                 let printed = self.print_waiting();
                 self.waiting = Some(FoundDifference::new(row));
@@ -142,6 +143,18 @@ impl DiffPrinter {
             _ => Ok(()),
         };
         self.output.note(printed)
+    }
+
+    /// Prints the time of a preview.
+    fn print_time(&mut self, row: &AsOfRow) -> io::Result<()> {
+        let out = &mut self.output.out;
+        match self.form.json {
+            true => {
+                serde_json::to_writer(&mut *out, row)?;
+                out.write_all(b"\n")
+            }
+            false => writeln!(out, "as of {}", row.as_of),
+        }
     }
 
     /// Prints what waits.

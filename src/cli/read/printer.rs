@@ -144,7 +144,7 @@ impl RowPrinter {
                 Ok(())
             }
             // Those of `diff` have a printer of their own.
-            VerbRow::Compared(_) | VerbRow::Difference(_) => Ok(()),
+            VerbRow::AsOf(_) | VerbRow::Compared(_) | VerbRow::Difference(_) => Ok(()),
             VerbRow::Bytes(row) => self.output.out.write_all(&row.bytes),
             VerbRow::Version(row) => self.table_row(&row, VERSIONS, version_cells),
             VerbRow::Moment(row) => self.table_row(&row, MOMENTS, moment_cells),

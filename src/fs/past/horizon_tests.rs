@@ -120,6 +120,30 @@ async fn an_open_directory_that_showed_everything_is_stale_once_it_does_not() {
 }
 
 #[tokio::test]
+async fn attributes_of_a_directory_below_a_time_that_is_not_whole_any_more_are_stale() {
+    let world = world().await;
+    policy(&world, &["keep-within=1d", "grid=off", "keep-last=1"]).await;
+    let made = world.mkdir(&ALICE, ROOT, b"d", 0o755, 0).await.unwrap();
+    let mode = made.stat.attrs.mode;
+    world.save("f", "1").await;
+    world.advance(MINUTE);
+    let name = listed(&world).await.remove(0);
+    let below = world.walk(&format!(".versions/{name}/d")).await.unwrap();
+    let below = below.stat.ino.0;
+    let shown = world.getattr(below, None).await.unwrap().0;
+    assert_eq!(shown.attrs.mode, mode);
+    for text in ["2", "3"] {
+        world.save("f", text).await;
+        world.advance(MINUTE);
+    }
+    world.advance(2 * DAY);
+    prune(&world).await;
+    assert_eq!(world.getattr(below, None).await.err(), Some(FsError::Stale));
+    let found = world.lookup(&ALICE, below, b"x").await;
+    assert_eq!(found.err(), Some(FsError::Stale));
+}
+
+#[tokio::test]
 async fn a_time_before_everything_that_is_kept_does_not_exist() {
     let world = world().await;
     policy(&world, &["keep-within=1d", "grid=off", "keep-last=1"]).await;

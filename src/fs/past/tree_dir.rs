@@ -152,6 +152,10 @@ impl PastObject for TreeDir {
     }
 
     async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
+        // One that is not kept any more is still a name in the directory above.
+        if self.sight != Sight::CutOff {
+            past.check_sight(self.dir_at()).await?;
+        }
         self.state.attributes(past).await
     }
 

@@ -269,8 +269,7 @@ impl History {
     ) -> Result<Vec<LabelPoint>, StoreError> {
         // Read first: a label that is made meanwhile is in the rows.
         let forming = self.forming_labels.within(&span);
-        let restored = self.restore_lock.pinned();
-        let restored = restored.filter(|restored| span.contains(&restored.timestamp));
+        let restored = self.restore_lock.pinned_within(&span);
         let from = label_keys::label_times(span.start);
         let end = label_keys::label_times(span.end);
         let rows = self.core.index.scan(from, end, max).await?;

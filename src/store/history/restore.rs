@@ -8,7 +8,10 @@
 //! changes, and a save that the second plan does not see has a later timestamp.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::store::history::History;
 use crate::store::history::restore_plan::{RestorePlan, RestoreTarget, shown};
@@ -17,9 +20,12 @@ use crate::store::history::restore_progress::{
 };
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, DentryRef};
-use crate::store::model::version::{Author, Ino, Origin, PastEntry, ROOT, Timestamp};
+use crate::store::model::version::{Author, Ino, Kind, Origin, PastEntry, ROOT, Timestamp};
 use crate::store::schema::journal_record::Dependencies;
-use std::sync::atomic::Ordering;
+use crate::store::schema::keys;
+use crate::store::schema::label_keys::{LabelPoint, LabelSlot};
+use crate::store::schema::retention_keys;
+use crate::store::schema::rows::LabelPin;
 
 /// How long a restore waits for saves that have been closed: a release follows a close without a caller that waits.
 const SAVE_WAIT: Duration = Duration::from_secs(2);
@@ -58,7 +64,7 @@ impl History {
     ///
     /// `Busy` with the name of a file that has writes which are no version yet, and while another directory is restored in steps; `Invalid`
     /// for a state that was deleted, and for more changes than fit in one operation where steps are not possible: of a name that does not
-    /// lead to a directory now, or did not then; `NotFound` if the directory of the name is gone.
+    /// lead to a directory now, or did not then; `NotFound` if the directory of the name is gone; `Stale` for a state that a prune has dropped.
     pub async fn restore(
         &self,
         name: DentryRef<'_>,
@@ -116,19 +122,83 @@ impl History {
         self.check_no_steps()?;
         let _turn = self.restore_lock.turn.lock().await;
         self.check_no_steps()?;
-        let deadline = tokio::time::Instant::now() + SAVE_WAIT;
-        let made = loop {
-            match self.try_restore(target, author).await {
-                Err(StoreError::Busy(_)) if tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(SAVE_PAUSE).await;
-                }
-                other => break other?,
-            }
-        };
+        self.begin_pin(pinned_by(target));
+        let made = self.restore_kept(target, author).await;
+        // A restore in steps that does not end here keeps its time.
+        if self.tree.under_restore.directory().is_none() {
+            self.end_pin();
+        }
+        let made = made?;
         for directory in &made.directories {
             self.tree.inodes.revive(*directory).await;
         }
         Ok(made.restored)
+    }
+
+    /// Restores a state that retention keeps from now on.
+    async fn restore_kept(
+        &self,
+        target: &RestoreTarget,
+        author: &Author,
+    ) -> Result<MadeTree, StoreError> {
+        self.check_kept(target).await?;
+        let deadline = tokio::time::Instant::now() + SAVE_WAIT;
+        loop {
+            match self.try_restore(target, author).await {
+                Err(StoreError::Busy(_)) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(SAVE_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Lets retention keep what a restored time shows, as a label would.
+    pub(crate) fn begin_pin(&self, point: LabelPoint) {
+        self.restore_lock.pin(point);
+        self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends what `begin_pin` began.
+    pub(crate) fn end_pin(&self) {
+        let filed = self.restore_lock.unpin();
+        // A run that knows the restored time would file versions under it once more.
+        self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
+        let Some(LabelPoint { timestamp, slot }) = filed else {
+            return;
+        };
+        let pin = LabelPin {
+            timestamp,
+            directory: slot.directory,
+        };
+        let answer = self.core.clock.begin();
+        let mut txn = self.commit.txn(answer.at(), Dependencies::default());
+        let at = txn.timestamp;
+        let key = retention_keys::removed_label(pin);
+        txn.touch(key.clone());
+        txn.put(key, &at);
+        if let Err(error) = self.commit.enqueue(txn) {
+            tracing::debug!(%error, "what a restore kept is not reviewed");
+        }
+    }
+
+    /// Fails if a prune has dropped what is to be restored, since it was looked up.
+    async fn check_kept(&self, target: &RestoreTarget) -> Result<(), StoreError> {
+        let is_kept = match (target.then.kind, target.then.content.reference()) {
+            (Kind::Directory, _) => {
+                let exact = self.exact_time(target.then.ino, target.at).await?;
+                exact == Some(target.at)
+            }
+            (_, Some(content)) => {
+                let showing = self.core.index.row(&keys::count(content)).await?;
+                showing.is_some_and(|showing| showing > 0)
+            }
+            (_, None) => true,
+        };
+        match is_kept {
+            true => Ok(()),
+            false => Err(StoreError::Stale),
+        }
     }
 
     async fn try_restore(
@@ -270,6 +340,22 @@ impl History {
         names.retain(|name| !name.is_empty());
         names.reverse();
         Ok(names.join("/"))
+    }
+}
+
+/// What retention keeps while a restore runs, as for a label.
+fn pinned_by(target: &RestoreTarget) -> LabelPoint {
+    let directory = match target.then.kind {
+        Kind::Directory => target.then.ino,
+        // Its names then may have been anywhere.
+        _ => ROOT,
+    };
+    LabelPoint {
+        timestamp: target.at,
+        slot: LabelSlot {
+            directory,
+            name: Bytes::from_static(b"restore"),
+        },
     }
 }
 

@@ -1,5 +1,6 @@
 //! The turn of restores and of undeletes of directories, and what belongs to the restore in steps that runs.
 
+use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::{mpsc, oneshot};
@@ -17,8 +18,8 @@ pub(crate) struct RestoreLock {
     pub(crate) entries_max: AtomicUsize,
     /// Number of changes from which on a step of a restore is full.
     pub(crate) step_max: AtomicUsize,
-    /// What retention keeps for the restore in steps that runs, as for a label.
-    pinned: Mutex<Option<LabelPoint>>,
+    /// What retention keeps for the restore that runs, as for a label.
+    pinned: Mutex<Option<PinnedTime>>,
     /// The restore that this process has completed for an earlier one.
     pub(super) completed: Mutex<Option<CompletedRestore>>,
     /// The mount that follows the steps.
@@ -39,6 +40,20 @@ pub struct CompletedRestore {
     pub changes: u64,
     /// The paths of directories that stay as they are, because their policy does not keep what they showed.
     pub left: Vec<String>,
+}
+
+/// Whether retention has read what is pinned, and may file versions under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PinReads {
+    None,
+    Some,
+}
+
+/// A time that retention keeps whole for a restore.
+#[derive(Debug)]
+struct PinnedTime {
+    point: LabelPoint,
+    reads: PinReads,
 }
 
 /// What a step of a restore changed. The restore waits until the mount has followed it.
@@ -72,15 +87,35 @@ impl Default for RestoreLock {
 
 impl RestoreLock {
     pub(crate) fn pin(&self, point: LabelPoint) {
-        *lock(&self.pinned) = Some(point);
+        let mut pinned = lock(&self.pinned);
+        let is_same = |old: &PinnedTime| {
+            let same_directory = old.point.slot.directory == point.slot.directory;
+            same_directory && old.point.timestamp == point.timestamp
+        };
+        let old = pinned.take().filter(is_same);
+        let reads = old.map_or(PinReads::None, |old| old.reads);
+        *pinned = Some(PinnedTime { point, reads });
     }
 
-    pub(crate) fn unpin(&self) {
-        *lock(&self.pinned) = None;
+    /// Ends what `pin` began. Returns it if retention may have filed versions under it.
+    pub(super) fn unpin(&self) -> Option<LabelPoint> {
+        let pinned = lock(&self.pinned).take();
+        let pinned = pinned.filter(|pinned| pinned.reads == PinReads::Some);
+        pinned.map(|pinned| pinned.point)
+    }
+
+    /// Returns what is pinned in `span`, for retention.
+    pub(crate) fn pinned_within(&self, span: &Range<Timestamp>) -> Option<LabelPoint> {
+        let mut pinned = lock(&self.pinned);
+        let pinned = pinned.as_mut();
+        let pinned = pinned.filter(|pinned| span.contains(&pinned.point.timestamp))?;
+        pinned.reads = PinReads::Some;
+        Some(pinned.point.clone())
     }
 
     pub(crate) fn pinned(&self) -> Option<LabelPoint> {
-        lock(&self.pinned).clone()
+        let pinned = lock(&self.pinned);
+        pinned.as_ref().map(|pinned| pinned.point.clone())
     }
 
     /// Returns what the steps of restores change from now on.

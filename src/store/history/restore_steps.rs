@@ -365,9 +365,7 @@ impl History {
 
     fn end_steps(&self) {
         self.tree.under_restore.clear();
-        self.restore_lock.unpin();
-        // A run that knows the restored time would file versions under it once more.
-        self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
+        self.end_pin();
     }
 
     /// Makes the next step; `true` after the last.

@@ -28,6 +28,7 @@ mod reclaim;
 mod reclaim_model;
 mod restore;
 mod restore_left;
+mod restore_pruned;
 mod restore_steps;
 mod restore_undo;
 mod retention;
