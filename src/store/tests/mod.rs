@@ -23,6 +23,7 @@ mod linked;
 mod long;
 mod many_rows;
 mod matrix;
+mod provisional_past;
 mod random_programs;
 mod reclaim;
 mod reclaim_model;

@@ -1,7 +1,8 @@
 //! Attributes and extended attributes of live inodes.
 //!
 //! Invariant: a change of attributes rewrites the current state in place and makes no version. It applies to flushed states that
-//! wait for their release too, so that the version made of such a state has the new attributes.
+//! wait for their release too, so that the version made of such a state has the new attributes, and to the last version while a
+//! provisional state hides it: that version is what is left if no other one follows.
 
 use bytes::Bytes;
 
@@ -9,7 +10,9 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::{AttrChange, Ino, Stat, Time, Timestamp};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{DentryBody, DentryRow, DirectoryRow, InodeRow, InodeState};
+use crate::store::schema::rows::{
+    DentryBody, DentryRow, DirectoryRow, EntryState, InodeRow, InodeState,
+};
 use crate::store::tree::Tree;
 use crate::store::tree::inode::CachedInode;
 use crate::store::tree::locked::{LockedDir, LockedFile, LockedInode};
@@ -100,7 +103,7 @@ impl Tree {
         };
         let new = changed_xattrs(old, name, value, mode)?;
         self.change(&mut locked, |node, now| {
-            node.xattrs = new;
+            node.xattrs.clone_from(&new);
             node.attrs.ctime = now;
         })
         .await
@@ -150,7 +153,7 @@ impl Tree {
     async fn change(
         &self,
         locked: &mut LockedInode,
-        how: impl FnOnce(&mut InodeState, Time),
+        how: impl Fn(&mut InodeState, Time),
     ) -> Result<(), StoreError> {
         let ino = locked.ino();
         let answer = self.core.clock.begin();
@@ -216,14 +219,19 @@ impl Tree {
     async fn change_file(
         &self,
         mut file: LockedFile<'_>,
-        how: impl FnOnce(&mut InodeState, Time),
+        how: impl Fn(&mut InodeState, Time),
         at: Timestamp,
     ) -> Result<(), StoreError> {
         let mut live = InodeState {
             attrs: file.attrs.clone(),
             ..file.node.clone()
         };
-        how(&mut live, self.core.clock.wall());
+        let wall = self.core.clock.wall();
+        how(&mut live, wall);
+        let mut state = file.state.clone();
+        if let EntryState::Provisional(last) = &mut state {
+            how(&mut last.node, wall);
+        }
         let mut node = live.clone();
         node.attrs.size = file.node.attrs.size;
         let mut txn = self.file_txn(file.ino(), &file, at).await?;
@@ -232,11 +240,11 @@ impl Tree {
             file.ino(),
             &file,
             &node,
-            &file.state,
+            &state,
             file.alive_since(),
         );
         self.commit.enqueue(txn)?;
-        file.set_attrs(live.attrs, node);
+        file.set_attrs(live.attrs, node, state);
         Ok(())
     }
 }

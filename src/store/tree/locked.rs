@@ -467,10 +467,11 @@ impl LockedFile<'_> {
         self.file.link_state = LinkState::Unlinked;
     }
 
-    /// Replaces the attributes, also those of the flushed states, whose lengths stay.
-    pub(crate) fn set_attrs(&mut self, attrs: Attrs, node: InodeState) {
+    /// Replaces the attributes, also those of the flushed states, whose lengths stay; `state` has those of a hidden version.
+    pub(crate) fn set_attrs(&mut self, attrs: Attrs, node: InodeState, state: EntryState) {
         self.file.attrs = attrs;
         self.file.node = node;
+        self.file.state = state;
         for flush in &self.file.flushes {
             let mut flushed = lock(&flush.attrs);
             let size = flushed.size;

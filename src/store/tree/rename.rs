@@ -403,7 +403,7 @@ impl Tree {
         if let Some(target) = &ends.target {
             let unborn = find(locked, ends.source.ino)
                 .and_then(LockedInode::file)
-                .is_some_and(|file| matches!(file.state, EntryState::Unborn { .. }));
+                .is_some_and(|file| hides_replaced(&file));
             behind = self.replace_target(txn, locked, &ends.to, target, unborn, after)?;
         }
         let origin = Origin {
@@ -551,4 +551,11 @@ impl RenameEffects {
             | Self::Gone(ino) => *ino,
         }
     }
+}
+
+/// Tells whether a file hides the version of a name that it replaces until it is saved for the first time. One with several names has its
+/// state apart from them, which hides nothing.
+fn hides_replaced(file: &FileInode) -> bool {
+    let is_unborn = matches!(file.state, EntryState::Unborn { .. });
+    is_unborn && matches!(file.link_state, LinkState::Single { .. })
 }
