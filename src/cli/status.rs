@@ -76,6 +76,17 @@ pub(super) fn older_state(time: &ShownTime) -> Option<String> {
     })
 }
 
+/// Says that another writer has the namespace; `None` if none has.
+fn fenced(status: &StatusReport) -> Option<(&'static str, String)> {
+    status.fenced.then(|| {
+        (
+            "fenced",
+            "another writer has taken the namespace; changes are refused, umount ends the mount"
+                .to_owned(),
+        )
+    })
+}
+
 /// A restore that the mount has completed for an earlier one.
 fn completed(done: &CompletedReport) -> String {
     let CompletedReport {
@@ -176,13 +187,7 @@ fn describe(status: &StatusReport, now: u64) -> String {
         ),
     ];
     lines.extend(shown(status, now).map(|text| ("shown", text)));
-    if status.fenced {
-        lines.push((
-            "fenced",
-            "another writer has taken the namespace; changes are refused, umount ends the mount"
-                .to_owned(),
-        ));
-    }
+    lines.extend(fenced(status));
     lines.extend(conflicts(&status.conflicts).map(|told| ("conflicts", told)));
     lines.extend(waiting(&status.pending));
     lines.push((
