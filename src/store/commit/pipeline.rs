@@ -340,6 +340,7 @@ impl Committer {
             }
             if !self.core.health.failpoints.before(Failpoint::Log)
                 && let Err(error) = self.upload_log(false).await
+                && !matches!(error, StoreError::Closed)
             {
                 self.core.health.failed(&error.to_string());
                 tracing::warn!(%error, "log upload failed; trying again");

@@ -85,7 +85,10 @@ impl Index {
     #[cfg(test)]
     pub(crate) fn searches(&self) -> u64 {
         let current = read(&self.current);
-        current.snapshot.searched.load(crate::sync::Ordering::SeqCst)
+        current
+            .snapshot
+            .searched
+            .load(crate::sync::Ordering::SeqCst)
     }
 
     /// Returns the stored rows, without what is queued.

@@ -32,8 +32,8 @@ pub(super) const PAGE: usize = 256;
 const ATTEMPTS: u32 = 5;
 /// After so long a run rests: a task of the runtime that becomes ready meanwhile may have to wait for as long.
 const STRETCH: Duration = Duration::from_millis(1);
-/// How many times as long as it worked a run rests, so that it takes about a third of a core.
-const REST_FACTOR: u32 = 2;
+/// How many times as long as it worked a run rests; the commits of what it drops take time too.
+const REST_FACTOR: u32 = 5;
 /// Longest rest: a step that takes longer than a few milliseconds waits for the bucket and takes no core.
 const REST_MAX: Duration = Duration::from_millis(10);
 
