@@ -1,4 +1,5 @@
-//! Compaction of half-dead segments: segments of which a fifth of the bytes or more is not referenced any more.
+//! Compaction of half-dead segments: segments of which a sixth of the bytes or more is not referenced any more. It waits until they have 64 KiB of such bytes
+//! together, because fewer are not worth the requests.
 //!
 //! The referenced extents are copied into a new segment, and a relocation row (`G M`) of the old segment maps each old
 //! offset to the new segment and offset. Rows that reference the old segment are not rewritten.
@@ -22,6 +23,9 @@ use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{MovedRow, SegmentRow};
 
+/// Minimum number of unreferenced bytes in all half-dead segments together; below this number a copy does not pay.
+const REWRITE_MIN: u64 = 64 << 10;
+
 /// Maximum number of old segments that are copied into one new segment.
 const TOGETHER: usize = 16;
 
@@ -35,15 +39,23 @@ struct CompactionSource {
 }
 
 impl Gc {
+    /// As [`Self::rewrite_half`], if the half-dead segments have enough unreferenced bytes.
+    pub(crate) async fn rewrite_wasteful(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
+        match turn.wasted() >= REWRITE_MIN {
+            true => self.rewrite_half(turn).await,
+            false => Ok(0),
+        }
+    }
+
     /// Copies the referenced extents of half-dead segments into one new segment. Returns the number of segments copied;
     /// 0 if a copy failed.
     pub(crate) async fn rewrite_half(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
         let (mut chosen, mut bytes) = (Vec::new(), 0);
-        for (id, cited) in &turn.half {
-            if bytes + cited > SEGMENT_MAX || chosen.len() == TOGETHER {
+        for (id, half) in &turn.half {
+            if bytes + half.cited > SEGMENT_MAX || chosen.len() == TOGETHER {
                 break;
             }
-            bytes += cited;
+            bytes += half.cited;
             chosen.push(*id);
         }
         let mut old = Vec::new();

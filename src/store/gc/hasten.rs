@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 
 use crate::store::data::segment::{Footer, footer};
 use crate::store::gc::Gc;
-use crate::store::gc::state::CheckpointStage;
+use crate::store::gc::segments::bytes;
+use crate::store::gc::state::{CheckpointStage, HalfDead};
 use crate::store::model::error::StoreError;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
@@ -23,8 +24,8 @@ const FOOTER_READ: u64 = 256 << 10;
 pub(crate) struct UnshownSegments {
     /// All that wait for their deletion.
     pub(crate) dead: BTreeSet<SegmentId>,
-    /// Those that have other bytes too, which rows cite: how many.
-    pub(crate) partial: BTreeMap<SegmentId, u64>,
+    /// Those that have other bytes too, which rows cite.
+    pub(crate) partial: BTreeMap<SegmentId, HalfDead>,
 }
 
 /// Whether the log has nothing from before a checkpoint.
@@ -70,13 +71,17 @@ impl Gc {
                 unshown.dead.insert(id);
                 continue;
             }
-            let cited = row.extents.values().filter(|(_, citing)| *citing != 0);
-            let is_whole = cited.clone().count() == row.extents.len();
+            let is_whole = row.extents.values().all(|(_, citing)| *citing != 0);
             if is_whole || !self.has_uncited_of(id, &row, lineages).await? {
                 continue;
             }
-            let bytes = cited.map(|(len, _)| u64::from(*len)).sum();
-            unshown.partial.insert(id, bytes);
+            let (all, cited) = bytes(&row);
+            let half = HalfDead {
+                cited,
+                wasted: all - cited,
+                listed: 0,
+            };
+            unshown.partial.insert(id, half);
         }
         Ok(unshown)
     }
@@ -115,7 +120,7 @@ impl Gc {
     /// `Unavailable` if one cannot be copied; errors of the index.
     pub(crate) async fn rewrite_segments(
         &self,
-        segments: BTreeMap<SegmentId, u64>,
+        segments: BTreeMap<SegmentId, HalfDead>,
     ) -> Result<(), StoreError> {
         let ids: Vec<SegmentId> = segments.keys().copied().collect();
         let mut turn = self.turn.lock().await;

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::store::commit::txn::Txn;
 use crate::store::gc::Gc;
 use crate::store::gc::lineage::ReviewOutcome;
-use crate::store::gc::state::{DeadSegment, GcCycle};
+use crate::store::gc::state::{DeadSegment, GcCycle, HalfDead};
 use crate::store::model::error::StoreError;
 use crate::store::schema::amounts;
 use crate::store::schema::keys;
@@ -18,13 +18,12 @@ use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{MovedRow, SegmentRow};
 use crate::store::schema::tables::{EmptiedTable, RowKey, SegmentTable};
 
-/// A segment is half-dead when at least one of so many bytes of it is not referenced.
-const WASTE_PART: u64 = 5;
-/// Minimum number of unreferenced bytes in a half-dead segment; below this number a copy does not pay.
-const REWRITE_MIN: u64 = 64 << 10;
+/// A segment is half-dead when at least one of so many bytes of it is not referenced: all segments together then have at most 1.2 times the
+/// referenced bytes.
+const WASTE_PART: u64 = 6;
 
 /// Returns the bytes of all extents of a segment that were ever referenced, and the bytes of those that still are.
-fn bytes(row: &SegmentRow) -> (u64, u64) {
+pub(super) fn bytes(row: &SegmentRow) -> (u64, u64) {
     let all = row.extents.values().map(|(len, _)| u64::from(*len)).sum();
     let cited = row.extents.values().filter(|(_, citing)| *citing != 0);
     (all, cited.map(|(len, _)| u64::from(*len)).sum())
@@ -89,9 +88,11 @@ impl Gc {
         let first = self.data.first_in_flight();
         let is_open =
             id.epoch == self.core.epoch && first.is_some_and(|first| first <= id.sequence);
-        if is_open || turn.half.contains_key(&id) {
+        let half = turn.half.get(&id);
+        if is_open || half.is_some_and(|half| half.listed == asked.len()) {
             return Ok(ReviewOutcome::Retry);
         }
+        turn.half.remove(&id);
         if turn.dead.get(&id).is_some_and(|dead| !is_due(dead)) && asked.len() == 1 {
             return Ok(ReviewOutcome::Retry);
         }
@@ -109,11 +110,13 @@ impl Gc {
         let Some((since, ())) = row.dead_since else {
             return match cited {
                 0 => self.mark_dead(turn, id, all, before, asked),
-                _ if WASTE_PART * (all - cited) >= all
-                    && all - cited >= REWRITE_MIN
-                    && !turn.spoiled.contains(&id) =>
-                {
-                    turn.half.insert(id, cited);
+                _ if WASTE_PART * (all - cited) >= all && !turn.spoiled.contains(&id) => {
+                    let half = HalfDead {
+                        cited,
+                        wasted: all - cited,
+                        listed: asked.len(),
+                    };
+                    turn.half.insert(id, half);
                     Ok(ReviewOutcome::Retry)
                 }
                 _ => self.forget_asked(&key, asked, |txn| {

@@ -16,6 +16,17 @@ pub(crate) struct DeadSegment {
     pub(crate) bytes: u64,
 }
 
+/// A segment to be compacted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HalfDead {
+    /// Bytes of its extents that are still referenced.
+    pub(crate) cited: u64,
+    /// Bytes of its extents that are not.
+    pub(crate) wasted: u64,
+    /// How many `G E` rows it had; with more of them it has lost further references.
+    pub(crate) listed: usize,
+}
+
 /// How far a list is read, a part in each cycle, from its beginning to its end and then again.
 #[derive(Debug, Default)]
 pub(crate) struct ListPass {
@@ -58,8 +69,8 @@ pub(crate) struct GcCycle {
     pub(crate) segments: ListPass,
     /// Dead segments whose grace period is not over.
     pub(crate) dead: BTreeMap<SegmentId, DeadSegment>,
-    /// Segments selected for compaction, with their referenced bytes.
-    pub(crate) half: BTreeMap<SegmentId, u64>,
+    /// Segments to be compacted, once they have enough unreferenced bytes together.
+    pub(crate) half: BTreeMap<SegmentId, HalfDead>,
     /// Segments that could not be copied; they are not compacted until the next mount.
     pub(crate) spoiled: BTreeSet<SegmentId>,
     pub(crate) search: SearchProgress,
@@ -68,6 +79,11 @@ pub(crate) struct GcCycle {
 }
 
 impl GcCycle {
+    /// Returns the unreferenced bytes of the segments to be compacted.
+    pub(crate) fn wasted(&self) -> u64 {
+        self.half.values().map(|half| half.wasted).sum()
+    }
+
     /// Tells whether every listed item was reviewed since the last one that was completed: nothing more can be done before time passes.
     pub(crate) fn is_idle(&self) -> bool {
         self.lineages.is_read_since(self.productive) && self.segments.is_read_since(self.productive)

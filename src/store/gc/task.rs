@@ -126,7 +126,7 @@ impl Gc {
         turn.number += 1;
         let mut done = self.look_at_lineages(&mut turn).await?;
         done += self.look_at_segments(&mut turn).await?;
-        done += self.rewrite_half(&mut turn).await?;
+        done += self.rewrite_wasteful(&mut turn).await?;
         done += self.look_for_uncited(&mut turn.search).await?;
         done += self.look_at_uncited(&mut turn.search).await?;
         if done > 0 {

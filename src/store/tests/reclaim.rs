@@ -345,6 +345,46 @@ async fn half_dead_segments_are_copied_and_read_from_the_copy() {
     end(ns, cluster).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn small_segments_are_copied_once_they_have_enough_waste_together() {
+    let cluster = TestCluster::new("small-halves");
+    let ns = cluster.open().await;
+    let name = |pair: usize, which: &str| format!("{which}{pair}").into_bytes();
+    for pair in 0..8 {
+        set_failpoint(&ns, Some(failpoints::Failpoint::Pack));
+        for which in ["stays", "goes"] {
+            save(&ns, ROOT, &name(pair, which), &bytes(pair as u8, 10_000)).await;
+        }
+        set_failpoint(&ns, None);
+        ns.drain().await.unwrap();
+    }
+    assert_eq!(segments(&cluster).await.len(), 8);
+    // Six have 60,000 bytes of waste, and the seventh makes them more than 64 KiB.
+    for (pair, copied, left) in [(5, 0, 8), (6, 7 * 10_000, 2), (7, 7 * 10_000, 2)] {
+        let from = if pair == 5 { 0 } else { pair };
+        for pair in from..=pair {
+            let name = name(pair, "goes");
+            let id = ids(&ns, &name).await[0];
+            ns.history.delete_version(ROOT, &name, id).await.unwrap();
+        }
+        assert_eq!(settle(&ns, &cluster).await.copied, copied);
+        assert_eq!(segments(&cluster).await.len(), left);
+    }
+    // What is left of a segment that waits for others goes without a copy.
+    let id = ids(&ns, b"stays7").await[0];
+    ns.history
+        .delete_version(ROOT, b"stays7", id)
+        .await
+        .unwrap();
+    assert_eq!(settle(&ns, &cluster).await.copied, 7 * 10_000);
+    assert_eq!(segments(&cluster).await.len(), 1);
+    for pair in 0..7 {
+        let text = content(&ns, ROOT, &name(pair, "stays")).await.unwrap();
+        check::same(&text, &bytes(pair as u8, 10_000), "a relocated extent");
+    }
+    end(ns, cluster).await;
+}
+
 /// More than one cycle looks at.
 const WAITING: usize = 1_100;
 
