@@ -178,7 +178,7 @@ pub enum VerbError {
     /// States that were written over a version that was deleted have its bytes in their stored form.
     #[error(
         "{path}: its versions are deleted, but some of their bytes, which nothing shows, are in the stored form of {by}: save such a file anew \
-         (cp FILE FILE.new && mv FILE.new FILE), and forget its ended versions (rewindfs forget FILE --yes); the bytes of all go then"
+         (cp --reflink=never FILE FILE.new && mv FILE.new FILE), and forget its ended versions (rewindfs forget FILE --yes); the bytes of all go then"
     )]
     StoredElsewhere {
         /// The path.

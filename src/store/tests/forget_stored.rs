@@ -30,7 +30,7 @@ fn named(name: &'static [u8]) -> ShownName {
     }
 }
 
-/// `cp NAME NAME.new && mv NAME.new NAME`
+/// `cp --reflink=never NAME NAME.new && mv NAME.new NAME`
 async fn save_anew(ns: &Namespace, name: &[u8]) {
     let bytes = content(ns, ROOT, name).await.unwrap();
     save(ns, ROOT, b"anew", &bytes).await;
@@ -76,8 +76,10 @@ async fn a_copy_that_was_written_over_is_named_and_other_files_can_be_forgotten_
     let cluster = TestCluster::new("forget-below-copy");
     let ns = cluster.open().await;
     let (bytes, others) = (secret(100_000, 51), secret(20_000, 52));
+    let early = secret(20_000, 53);
     save(&ns, ROOT, b"f", &bytes).await;
     save(&ns, ROOT, b"other", &others).await;
+    save(&ns, ROOT, b"early", &early).await;
     clone(&ns, b"f", b"copy", 100_000).await;
     let copy = ns.tree.lookup(ROOT, b"copy").await.unwrap().unwrap().ino;
     let copy = ns.tree.file(copy).await.unwrap();
@@ -89,11 +91,13 @@ async fn a_copy_that_was_written_over_is_named_and_other_files_can_be_forgotten_
     ns.drain().await.unwrap();
     let shown_by = forget(&ns, b"copy").await.shown_by;
     assert_eq!(shown_by, [ShownBy::Name(named(b"f"))]);
-    for name in [&b"f"[..], b"other"] {
+    for name in [&b"f"[..], b"other", b"early"] {
         save(&ns, ROOT, name, b"new").await;
     }
     let shown_by = forget(&ns, b"copy").await.shown_by;
     assert!(matches!(&shown_by[..], [ShownBy::Version(name, _)] if *name == named(b"f")));
+    assert_eq!(forget(&ns, b"early").await.shown_by, []);
+    assert_eq!(holding(&cluster, &early).await, [""; 0]);
     assert_eq!(
         forget(&ns, b"f").await.shown_by,
         [ShownBy::Stored(named(b"copy"))]
