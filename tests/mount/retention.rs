@@ -98,6 +98,7 @@ fn prune_by_a_strict_policy(mount: &TestMount, place: &Place) {
         echo 7 > f; sleep 1.2; rw drain $M
         past=$(ls .versions | grep ^2 | head -1); exec 5< .versions/$past
         ls /proc/self/fd/5/ | grep -q '^f$'
+        rw stats $M --json | grep '"what":"label"' && exit 1
         rw policy set $M $strict --now; rw policy show $M | grep -q '^keep-last  *3  *2 '
         rw prune $M --dry-run | grep -q '^dropped  *5 '
         test "$(ended $M/f)" = 6

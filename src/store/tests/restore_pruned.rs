@@ -66,15 +66,16 @@ async fn a_prune_keeps_what_a_running_restore_goes_back_to_and_drops_it_afterwar
     let ns = cluster.open().await;
     let (top, at) = four_states(&cluster, &ns).await;
     let versions = history(&ns, top, b"f").await.len();
-    // What a run reads before the restore begins is read again.
-    let protection = ns.retention.protection().await.unwrap();
-    ns.history.begin_pin(LabelPoint {
+    let pinned = LabelPoint {
         timestamp: at,
         slot: LabelSlot {
             directory: top,
             name: Bytes::new(),
         },
-    });
+    };
+    // What a run reads before the restore begins is read again.
+    let protection = ns.retention.protection().await.unwrap();
+    ns.history.begin_pin(pinned.clone());
     assert!(ns.retention.is_outdated(&protection));
     cluster.env.advance(HOUR);
     prune(&ns).await;
@@ -82,9 +83,9 @@ async fn a_prune_keeps_what_a_running_restore_goes_back_to_and_drops_it_afterwar
     assert_eq!(kept[0], [1; 100_000]);
     assert!(kept.len() < versions, "others go");
     assert_eq!(rows::<LabeledTable>(&ns).await, 1);
-    let protection = ns.retention.protection().await.unwrap();
+    // As the first step of a restore in steps does.
+    ns.history.begin_pin(pinned.clone());
     ns.history.end_pin();
-    assert!(ns.retention.is_outdated(&protection));
     assert_eq!(rows::<RemovedLabelTable>(&ns).await, 1);
     assert_eq!(prune(&ns).await, 1);
     let (labeled, removed) = (
@@ -92,6 +93,12 @@ async fn a_prune_keeps_what_a_running_restore_goes_back_to_and_drops_it_afterwar
         rows::<RemovedLabelTable>(&ns).await,
     );
     assert_eq!((labeled, removed), (0, 0));
+    // What a run reads before the restore ends is read again.
+    ns.history.begin_pin(pinned);
+    let protection = ns.retention.protection().await.unwrap();
+    ns.history.end_pin();
+    assert!(ns.retention.is_outdated(&protection));
+    assert_eq!(prune(&ns).await, 0);
     // Nothing is reviewed where no run has read what a restore keeps.
     let view = ns.history.view();
     let entry = view
@@ -106,4 +113,49 @@ async fn a_prune_keeps_what_a_running_restore_goes_back_to_and_drops_it_afterwar
     restored.await.unwrap();
     assert_eq!(rows::<RemovedLabelTable>(&ns).await, 0);
     leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_keeps_its_time_from_its_beginning_to_its_end() {
+    for whole in [true, false] {
+        let cluster = TestCluster::new("restore-pins");
+        let ns = cluster.open().await;
+        let (top, at) = four_states(&cluster, &ns).await;
+        let view = ns.history.view();
+        let (name, then, pinned) = match whole {
+            true => {
+                let tree = view.directory_entry_at(top, at).await.unwrap();
+                (DentryRef::new(ROOT, b"top"), tree, top)
+            }
+            false => {
+                let file = view.entry_at(top, b"f", at).await.unwrap();
+                (DentryRef::new(top, b"f"), file, ROOT)
+            }
+        };
+        // The restore waits for a save.
+        let ino = ns.tree.lookup(top, b"f").await.unwrap().unwrap().ino;
+        let file = ns.tree.file(ino).await.unwrap();
+        let (bytes, who) = (Bytes::from_static(b"unsaved"), author());
+        file.write(0, bytes, &who).await.unwrap();
+        let restore = ns
+            .history
+            .restore(name, then.unwrap(), at, AddedNames::Remove, &who);
+        let (restored, ()) = tokio::join!(restore, async {
+            let lock = &ns.history.restore_lock;
+            for _ in 0..100 {
+                if lock.pinned().is_some() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let found = lock.pinned();
+            let found = found.map(|found| (found.timestamp, found.slot.directory));
+            assert_eq!(found, Some((at, pinned)), "{whole}");
+            close(&file).await;
+        });
+        restored.unwrap();
+        assert_eq!(content(&ns, top, b"f").await.unwrap(), [1; 100_000]);
+        assert_eq!(ns.history.restore_lock.pinned(), None);
+        leave(ns).await;
+    }
 }

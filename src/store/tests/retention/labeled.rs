@@ -4,6 +4,7 @@ use super::amounts::assert_recounted;
 use super::words::{DAY, HOUR};
 use super::*;
 use crate::store::schema::amounts;
+use crate::store::schema::label_keys::{LabelPoint, LabelSlot};
 use crate::store::schema::tables::AmountTable;
 use crate::store::tests::labels::label;
 
@@ -132,6 +133,27 @@ async fn a_state_of_two_names_counts_once() {
     save_often(&cluster, &ns, b"f", 10).await;
     ns.tree.unlink(ROOT, b"g", &author()).await.unwrap();
     cluster.env.advance(60 * DAY);
+    assert_eq!(keeps(&ns, &kept).await, (1, 1000));
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_to_the_time_of_a_label_leaves_its_amounts() {
+    let (cluster, ns) = opened("labeled-restored").await;
+    save(&ns, ROOT, b"f", &[1; 1000]).await;
+    let kept = label(&ns, ROOT, b"v").await;
+    save_often(&cluster, &ns, b"f", 10).await;
+    cluster.env.advance(2 * HOUR);
+    assert_eq!(keeps(&ns, &kept).await, (1, 1000));
+    ns.history.begin_pin(LabelPoint {
+        timestamp: kept.timestamp,
+        slot: LabelSlot {
+            directory: ROOT,
+            name: Bytes::from_static(b"restore"),
+        },
+    });
+    ns.retention.protection().await.unwrap();
+    ns.history.end_pin();
     assert_eq!(keeps(&ns, &kept).await, (1, 1000));
     leave(ns).await;
 }

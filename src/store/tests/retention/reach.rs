@@ -10,6 +10,16 @@ async fn limit(ns: &Namespace, directory: Ino, words: &str) {
     set.await.unwrap();
 }
 
+/// Saves a file in each of the directories ten times, with a pause after each.
+async fn save_ten(cluster: &TestCluster, ns: &Namespace, directories: &[Ino], pause: u64) {
+    for round in 0..10_u8 {
+        for directory in directories {
+            save(ns, *directory, b"f", &[round]).await;
+        }
+        cluster.env.advance(pause);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_with_policies_tell_since_when_they_are_whole_thinned_or_cut_off() {
     let cluster = TestCluster::new("reach");
@@ -36,12 +46,7 @@ async fn directories_with_policies_tell_since_when_they_are_whole_thinned_or_cut
         (first.whole.0, first.thinned, first.cut_off.0),
         (0, None, 0)
     );
-    for round in 0..10_u8 {
-        for directory in [short, hourly] {
-            save(&ns, directory, b"f", &[round]).await;
-        }
-        cluster.env.advance(HOUR);
-    }
+    save_ten(&cluster, &ns, &[short, hourly], HOUR).await;
     cluster.env.advance(5 * DAY);
     prune(&ns).await;
     let view = ns.history.view();
@@ -66,9 +71,47 @@ async fn directories_with_policies_tell_since_when_they_are_whole_thinned_or_cut
     }
     // What the policy cut off stays so after its end.
     limit(&ns, short, "").await;
+    let ended = ns.now();
     cluster.env.advance(HOUR);
     prune(&ns).await;
     let (first, _) = reaches().await;
     assert!(first.cut_off.0 >= now - 2 * HOUR, "{first:?}");
+    save_ten(&cluster, &ns, &[short], HOUR / 60).await;
+    cluster.env.advance(5 * DAY);
+    prune(&ns).await;
+    let namespace = ns.history.view().horizons().await.unwrap();
+    let (first, _) = reaches().await;
+    assert_eq!(first.whole, namespace.oldest(None));
+    assert!(first.cut_off <= ended && ended < first.whole, "{first:?}");
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_has_left_another_one_reaches_as_far_back_as_its_move() {
+    let cluster = TestCluster::new("reach-moved");
+    let ns = cluster.open().await;
+    let outer = mkdir(&ns, ROOT, b"outer").await;
+    let inner = mkdir(&ns, outer, b"inner").await;
+    limit(&ns, outer, "keep-within=1h grid=off keep-last=0").await;
+    limit(&ns, inner, "keep-within=20h grid=off").await;
+    save(&ns, inner, b"f", b"1").await;
+    cluster.env.advance(HOUR);
+    let before = ns.now();
+    let (from, to) = (
+        DentryRef::new(outer, b"inner"),
+        DentryRef::new(ROOT, b"inner"),
+    );
+    let author = author();
+    let moved = ns.tree.rename(from, to, RenameMode::Replace, &author);
+    moved.await.unwrap();
+    let after = ns.now();
+    save_ten(&cluster, &ns, &[outer], HOUR).await;
+    prune(&ns).await;
+    let reaches = ns.history.view().limited_directories().await.unwrap();
+    let told: Vec<Ino> = reaches.iter().map(|reach| reach.directory).collect();
+    assert_eq!(told, [outer, inner]);
+    assert!(reaches[0].whole > Timestamp(after.0 + 8 * HOUR));
+    let whole = reaches[1].whole;
+    assert!((before..=after).contains(&whole), "{whole:?}");
     leave(ns).await;
 }
