@@ -76,6 +76,9 @@ pub enum FsError {
     /// In use in a way that forbids this.
     #[error("resource busy: {0}")]
     Busy(String),
+    /// The file is a program that runs.
+    #[error("text file busy")]
+    ProgramRuns,
     /// The bucket cannot be reached or refuses.
     #[error("the bucket is not available: {0}")]
     Unavailable(String),
@@ -118,6 +121,7 @@ impl FsError {
             Self::TooManyLinks => libc::EMLINK,
             Self::Stale => libc::ESTALE,
             Self::Busy(_) => libc::EBUSY,
+            Self::ProgramRuns => libc::ETXTBSY,
             // POSIX has no error for these; the log and `status` tell which one it was.
             Self::Unavailable(_)
             | Self::Fenced
@@ -155,6 +159,7 @@ impl FsError {
             | Self::ArgumentTooBig
             | Self::NotSupported
             | Self::NoSuchOffset
+            | Self::ProgramRuns
             | Self::TooManyLinks => tracing::Level::DEBUG,
         }
     }

@@ -6,6 +6,7 @@
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::past::{DrawnListing, ListedName, Past, PastNode, PinnedTimes};
+use crate::fs::running::ProgramUse;
 use crate::store::{Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin};
 use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering, lock};
 use bytes::Bytes;
@@ -92,6 +93,9 @@ pub(crate) struct OpenFile {
     pub(crate) access: Access,
     mapping: Mapping,
     opener: Caller,
+    /// That it runs as a program, for as long as the handle is open.
+    #[allow(dead_code, reason = "held for its drop")]
+    runs: Option<ProgramUse>,
     author: OnceLock<Author>,
     progress: Mutex<Progress>,
     // Locked during the store's flush and save, so that a late FLUSH and the release do not overlap. Taken before `progress`.
@@ -116,12 +120,18 @@ impl OpenFile {
         Self::by(file, opener, OnceLock::from(author), flags)
     }
 
+    /// The same handle, of a file that runs as a program.
+    pub(crate) fn running(self, runs: Option<ProgramUse>) -> Self {
+        Self { runs, ..self }
+    }
+
     fn by(file: Arc<File>, opener: &Caller, author: OnceLock<Author>, flags: i32) -> Self {
         Self {
             file,
             access: Access::from_flags(flags),
             mapping: Mapping::from_flags(flags),
             opener: *opener,
+            runs: None,
             author,
             progress: Mutex::new(Progress::Unchanged),
             flushed: AsyncMutex::new(None),

@@ -21,6 +21,7 @@ mod model;
 mod named;
 mod ops;
 pub(crate) mod past;
+mod running;
 mod set_ids;
 #[cfg(test)]
 mod testing;
@@ -39,6 +40,7 @@ use crate::fs::handle::HandleTable;
 use crate::fs::inode::LiveTable;
 use crate::fs::kernel_cache::ForgetCached;
 use crate::fs::past::{Past, PastNode};
+use crate::fs::running::RunningPrograms;
 use crate::fs::set_ids::lends_rights;
 use crate::store::{Ino, Namespace, Stat};
 use crate::sync::{Arc, OnceLock};
@@ -61,6 +63,7 @@ pub struct FileSystem {
     live: LiveTable,
     past: Past,
     handles: HandleTable,
+    programs: Arc<RunningPrograms>,
     forget: OnceLock<ForgetCached>,
     poisoned: OnceLock<String>,
 }
@@ -90,6 +93,7 @@ impl FileSystem {
             tasks,
             live: LiveTable::default(),
             handles: HandleTable::default(),
+            programs: Arc::default(),
             forget: OnceLock::new(),
             poisoned: OnceLock::new(),
         }

@@ -53,6 +53,7 @@ mod random_walk;
 mod reclaim;
 mod restore;
 mod retention;
+mod running;
 mod samba;
 mod scale;
 mod small_disk;

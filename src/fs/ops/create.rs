@@ -4,6 +4,7 @@
 use crate::fs::acl::{ACCESS, Acl, DEFAULT};
 use crate::fs::handle::{Access, Handle, OpenFile, OpenPast};
 use crate::fs::past::PastContent;
+use crate::fs::running::FOR_EXECUTION;
 use crate::fs::set_ids::SETGID;
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
 use crate::store::{File, Ino, Kind, NewNode, Stat, StoreError, Whence};
@@ -60,7 +61,8 @@ impl FileSystem {
     /// Opens a regular file; `O_TRUNC` empties it as the handle's first change.
     ///
     /// # Errors
-    /// `ReadOnly` for writing to the past, `Stale` when the inode was removed.
+    /// `ReadOnly` for writing to the past, `Stale` when the inode was removed, `ProgramRuns` where `O_TRUNC` without writing would empty a
+    /// program that runs.
     pub async fn open(&self, caller: &Caller, ino: u64, flags: i32) -> FsResult<Opened> {
         let access = Access::from_flags(flags);
         if access.writes() || flags & libc::O_TRUNC != 0 {
@@ -202,11 +204,19 @@ impl FileSystem {
     async fn open_live(&self, caller: &Caller, ino: Ino, flags: i32) -> FsResult<Opened> {
         let file = self.namespace.tree().file(ino).await;
         let file: Arc<File> = file.map_err(|error| FsError::from(error).by_number())?;
-        let open = OpenFile::new(file, caller, flags);
+        let runs = match flags & FOR_EXECUTION {
+            0 => None,
+            _ => Some(self.programs.run(ino).await),
+        };
+        let open = OpenFile::new(file, caller, flags).running(runs);
         if open.access.writes() {
             self.namespace.tree().check_writable(ino).await?;
         }
         if flags & libc::O_TRUNC != 0 {
+            let _not_run = match is_for_writing(flags) {
+                true => None,
+                false => Some(self.programs.truncate(ino).await?),
+            };
             self.drop_privileges(caller, ino, None).await?;
             open.file.truncate(0, open.author()).await?;
             open.mark_changed();
@@ -277,6 +287,11 @@ impl FileSystem {
         }
         Ok(node)
     }
+}
+
+/// Tells whether the kernel has made sure that no program runs from the file: it does so for the opens that may write.
+fn is_for_writing(flags: i32) -> bool {
+    matches!(flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR)
 }
 
 /// Tells whether a part of a file is not stored. Its blocks may count bytes twice, so a full count proves nothing.
