@@ -351,4 +351,35 @@ mod tests {
             "{told}"
         );
     }
+
+    #[test]
+    fn a_completed_restore_and_a_time_that_is_not_whole_any_more_are_told() {
+        let mut status = StatusReport::default();
+        assert!(!describe(&status, 0).contains("restored"));
+        status.at = Some(ShownTime {
+            asked: "-1h".to_owned(),
+            stamp: "2026-11-20T21-26-48.999Z".to_owned(),
+            pruned: true,
+            ..ShownTime::default()
+        });
+        let mut done = CompletedReport {
+            path: "/d".to_owned(),
+            changes: 7,
+            ..CompletedReport::default()
+        };
+        status.completed_restore = Some(done.clone());
+        let text = describe(&status, 0);
+        let lines = [
+            "the tree as of 2026-11-20T21-26-48.999Z, --at -1h; later times up to then are not kept whole\n",
+            "restored           /d, which an earlier mount began: 7 changes\n",
+        ];
+        for line in lines {
+            assert!(text.contains(line), "{text}");
+        }
+        done.left = vec!["/d/a".to_owned(), "/d/b".to_owned()];
+        status.completed_restore = Some(done);
+        let text = describe(&status, 0);
+        let left = "7 changes; left as they are, because their policy does not keep what they showed: /d/a, /d/b\n";
+        assert!(text.contains(left), "{text}");
+    }
 }

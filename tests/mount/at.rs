@@ -202,6 +202,38 @@ fn a_time_after_the_last_change_shows_the_newest_state_and_says_so() {
 }
 
 #[test]
+fn a_time_that_is_not_kept_whole_shows_the_newest_one_before_it_that_is_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place::local(directory.path());
+    let mut writer = TestMount::start(&place, &[]);
+    writer.sh("echo one > f; mkdir .versions/whole; sleep 1.2; echo two > f; sleep 1.2");
+    let asked = writer.sh(&format!("{PROGRAM} stamp -0s"));
+    let asked = asked.trim();
+    let root = writer.root().to_string_lossy().into_owned();
+    writer.sh(&format!(
+        "sleep 1.2; echo three > f; echo four > f; sleep 1.5; {PROGRAM} drain {root}
+         {PROGRAM} policy set {root} keep-within=1s grid=off keep-last=1 --now > /dev/null
+         {PROGRAM} prune {root} --confirm | grep -q '^dropped  *1 '"
+    ));
+    writer.umount();
+
+    let (root, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = root.path().to_string_lossy().into_owned();
+    let told = mounted(&place, root.path(), cache.path(), asked);
+    let why = "the newest time up to then at which the tree is kept whole";
+    assert!(told.contains(why), "{told}");
+    assert_eq!(shell::sh(root.path(), "cat f"), "one\n");
+    let status = rewindfs(&["status", &path], &place).ok();
+    let later = format!("--at {asked}; later times up to then are not kept whole");
+    assert!(status.contains(&later), "{status}");
+    rewindfs(&["umount", &path], &place).ok();
+    let told = mounted(&place, root.path(), cache.path(), "whole");
+    assert_eq!(told, "");
+    rewindfs(&["umount", &path], &place).ok();
+    force_unmount(root.path());
+}
+
+#[test]
 fn a_time_that_cannot_be_shown_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place::local(directory.path());
