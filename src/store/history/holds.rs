@@ -3,7 +3,7 @@
 //! A hold is a row of its own, keyed by the inode and the version: it stands from before the version has a record, and does not move
 //! when the file gets or loses names. Invariant: a hold and the row that leads to it (`G Y`) change in one operation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -12,14 +12,18 @@ use crate::store::history::History;
 use crate::store::history::labels::{held_until, in_the_past, shown};
 use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::DentryRef;
-use crate::store::model::version::{Author, Ino, Kind, PastEntry, Retained, Timestamp, VersionId};
+use crate::store::model::ids::{Dentry, DentryRef};
+use crate::store::model::version::{
+    Author, Ino, Kind, PastEntry, ROOT, Retained, Timestamp, VersionId,
+};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys;
 use crate::store::schema::label_rows::HoldRow;
 use crate::store::schema::rows::{DentryBody, InodeRow, OlderVersions, VersionRecord};
-use crate::store::schema::tables::{HoldTable, LinkedVersionTable, RowTable, VersionTable};
+use crate::store::schema::tables::{
+    DirectoryLocationTable, HoldTable, LinkedVersionTable, RowTable, VersionTable,
+};
 use crate::store::tree::review::{names_of, review};
 
 impl PastView {
@@ -126,6 +130,9 @@ impl History {
             let what = format!("the version of {}", shown(slot.name));
             return Err(held_until(&what, old.until));
         }
+        let left = self
+            .left_by_hold(ino, id, old.as_ref(), slot.parent)
+            .await?;
         let dependencies = Dependencies {
             touches: vec![
                 keys::inode(ino).bytes(),
@@ -135,8 +142,11 @@ impl History {
         };
         let answer = self.core.clock.begin();
         let mut txn = self.commit.txn(answer.at(), dependencies);
-        if let Some(old) = old {
+        if let Some(old) = &old {
             txn.delete(label_keys::lapse(old.until, &key));
+        }
+        for name in left {
+            review(&mut txn, &name, OlderVersions::Held);
         }
         let row = HoldRow {
             until,
@@ -183,12 +193,66 @@ impl History {
         let mut txn = self.commit.txn(answer.at(), dependencies);
         txn.delete(label_keys::lapse(row.until, &key));
         txn.delete(key);
-        // A run that met the hold has filed the version until its end.
+        // A run that met the hold has filed the version until its end, and so what leads to it.
         review(&mut txn, &slot.to_dentry(), OlderVersions::Held);
         review(&mut txn, &names_of(entry.ino), OlderVersions::Held);
+        for name in self
+            .leading_to(entry.ino, row.directory, entry.version)
+            .await?
+        {
+            review(&mut txn, &name, OlderVersions::Held);
+        }
         self.commit.enqueue(txn)?;
         self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Returns the names that a hold keeps no longer beside its version, because the version is held in another directory from now on.
+    pub(super) async fn left_by_hold(
+        &self,
+        ino: Ino,
+        id: VersionId,
+        old: Option<&HoldRow>,
+        directory: Ino,
+    ) -> Result<BTreeSet<Dentry>, StoreError> {
+        match old.filter(|old| old.directory != directory) {
+            Some(old) => self.leading_to(ino, old.directory, id).await,
+            None => Ok(BTreeSet::new()),
+        }
+    }
+
+    /// Returns the names that a hold on a version keeps beside it: those that led to its hard-linked inode, and those that the directories
+    /// above it have had since.
+    async fn leading_to(
+        &self,
+        ino: Ino,
+        directory: Ino,
+        id: VersionId,
+    ) -> Result<BTreeSet<Dentry>, StoreError> {
+        let rows = self.core.index.snapshot();
+        let (from, end) = (keys::bindings(ino), keys::after(&keys::bindings(ino)));
+        let bound = rows.scan(from, end, usize::MAX).await?;
+        let bound = bound.iter().filter_map(|(key, _)| keys::bound_name(key));
+        let mut names: BTreeSet<Dentry> = bound.map(|(_, name)| name).collect();
+        let (mut open, mut seen) = (vec![directory], BTreeSet::new());
+        while let Some(directory) = open.pop() {
+            if directory == ROOT || !seen.insert(directory) {
+                continue;
+            }
+            if let Some(InodeRow::Directory(row)) = rows.row(&keys::inode(directory)).await? {
+                open.extend(row.place.map(|(_, place)| place.parent));
+            }
+            let from = keys::directory_locations(directory);
+            let end = keys::after(&from);
+            for (_, value) in rows.scan(from, end, usize::MAX).await? {
+                let place = DirectoryLocationTable::decode(&value)?;
+                if id.timestamp < place.end {
+                    open.push(place.parent);
+                    names.insert(Dentry::new(place.parent, place.name));
+                }
+            }
+        }
+        Ok(names)
     }
 
     /// Fails if a hold or a label protects a version.

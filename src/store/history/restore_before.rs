@@ -5,6 +5,7 @@
 //!
 //! Invariant: what the label shows was live while the locks of the restore were held; it ends with the restore or later.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use crate::store::commit::txn::Txn;
@@ -18,6 +19,8 @@ use crate::store::model::version::{Author, Ino, Timestamp, VersionId};
 use crate::store::schema::keys;
 use crate::store::schema::label_keys;
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
+use crate::store::schema::rows::OlderVersions;
+use crate::store::tree::review::review;
 
 /// For how long the state before a restore stays, in nanoseconds.
 const UNDO_TIME: u64 = 30 * DAY;
@@ -36,6 +39,8 @@ pub(super) enum KeptBefore {
         version: VersionId,
         /// The hold that it has already.
         old: Option<HoldRow>,
+        /// Names that the hold keeps no longer.
+        left: BTreeSet<Dentry>,
     },
 }
 
@@ -61,11 +66,14 @@ impl History {
         };
         let shown = shown.of_inode();
         let (ino, version) = (shown.ino, shown.version);
+        let old: Option<HoldRow> = self.core.index.row(&label_keys::hold(ino, version)).await?;
+        let left = self.left_by_hold(ino, version, old.as_ref(), slot.parent);
         Ok(KeptBefore::Hold {
             slot: slot.clone(),
             ino,
             version,
-            old: self.core.index.row(&label_keys::hold(ino, version)).await?,
+            left: left.await?,
+            old,
         })
     }
 
@@ -108,9 +116,13 @@ impl History {
                 ino,
                 version,
                 old,
+                left,
             } => {
                 if old.as_ref().is_some_and(|old| old.until >= until) {
                     return;
+                }
+                for name in left {
+                    review(txn, name, OlderVersions::Held);
                 }
                 let key = label_keys::hold(*ino, *version);
                 if let Some(old) = old {

@@ -64,15 +64,16 @@ impl Retention {
         let mut txn = self.retention_txn(list);
         let older = self.remove_record(&mut txn, name, record).await?;
         if record.node.is_none() {
-            self.file_unnamed(&mut txn, name, record).await?;
+            self.file_shown(&mut txn, name, record).await?;
         }
         self.queue(txn)?;
         self.note_dropped(version, older);
         Ok(Outcome::Done)
     }
 
-    /// Files the states of a hard-linked inode that no name shows once the binding of this record goes: they are due.
-    async fn file_unnamed(
+    /// Files the states of a hard-linked inode as due that the binding of this record showed, once it goes: those that no other name shows, and
+    /// those that a rule of time keeps, where the policies of directories may differ: that of this name counts no longer.
+    async fn file_shown(
         &self,
         txn: &mut Txn,
         name: &Dentry,
@@ -81,7 +82,7 @@ impl Retention {
         let (ino, id) = (binding.ino, binding.stamp.id);
         let list = VersionRows::Linked(ino);
         let rows = self.core.index.snapshot();
-        let mut before = binding.own_end();
+        let (mut before, is_one) = (binding.own_end(), self.core.directory_policies().is_empty());
         while before > id.timestamp {
             let at = Timestamp(before.0 - 1);
             let Some(mut state) = list.newest_at(&rows, at).await? else {
@@ -90,7 +91,8 @@ impl Retention {
             before = state.stamp.id.timestamp;
             let bound = bound_during(&rows, ino, &(before..state.end)).await?;
             let is_this = |bound: &BoundName| bound.name == *name && bound.id == id;
-            if bound.iter().all(is_this) {
+            let by_time = matches!(state.filed, Filing::Due(_) | Filing::Nowhere);
+            if bound.iter().all(is_this) || by_time && !is_one {
                 txn.touch(keys::inode(ino));
                 list.file(txn, &mut state, Filing::Due(binding.own_end()));
             }

@@ -189,7 +189,12 @@ pub(crate) async fn shown_versions(
         let key: Bytes = keys::closed(name.parent, &name.name, id).bytes();
         if let Some(value) = rows.get(&key).await? {
             let binding = VersionTable::decode(&value)?;
-            shown.push(ShownVersion::of_record(name, &binding, from));
+            let ended = ShownVersion::of_record(name, &binding, from);
+            shown.push(ShownVersion {
+                // The name may have ended only with a later state that is gone.
+                own_end: ended.own_end.min(record.own_end()),
+                ..ended
+            });
         }
     }
     Ok(shown)

@@ -12,7 +12,7 @@ use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::policy::{Due, Policy, TimeRule};
-use crate::store::model::version::{Kind, Timestamp};
+use crate::store::model::version::{Kind, Timestamp, VersionId};
 use crate::store::retention::Retention;
 use crate::store::retention::line::{Line, LineReader};
 use crate::store::retention::policies::PolicyReader;
@@ -21,7 +21,7 @@ use crate::store::retention::removed::RemovedReader;
 use crate::store::retention::report::{KeptBy, KeptUntil, RetentionReport};
 use crate::store::retention::shown::{EndedVersion, ShownVersion, shown_versions};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{LabelPin, VersionRecord};
+use crate::store::schema::rows::{InodeRow, LabelPin, VersionRecord};
 use crate::store::tree::version_record::VersionRows;
 
 /// What retention does with a version.
@@ -248,14 +248,27 @@ impl Judge<'_> {
         }
         let mut longest = None;
         for (id, until) in self.protection.holds_of(record.ino) {
-            let key = keys::linked_closed(record.ino, id);
-            let state: Option<VersionRecord> = self.rows.row(&key).await?;
-            let ends_before = |state: VersionRecord| state.end <= record.stamp.id.timestamp;
-            if id.timestamp < record.own_end() && !state.is_some_and(ends_before) {
+            if id.timestamp < record.own_end() && self.is_shown(record, id).await? {
                 longest = longest.max(Some(until).filter(held));
             }
         }
         Ok(longest)
+    }
+
+    /// Tells whether a version that began before a name's binding ended is a state of the hard-linked inode, and had not ended when the binding
+    /// began: a version from before the inode had several names is none.
+    async fn is_shown(&self, binding: &VersionRecord, id: VersionId) -> Result<bool, StoreError> {
+        let ino = binding.ino;
+        let state: Option<VersionRecord> = self.rows.row(&keys::linked_closed(ino, id)).await?;
+        if let Some(state) = state {
+            return Ok(binding.stamp.id.timestamp < state.end);
+        }
+        let row: Option<InodeRow> = self.rows.row(&keys::inode(ino)).await?;
+        let current = match &row {
+            Some(InodeRow::Linked(row)) => row.state.shown_stamp(),
+            _ => None,
+        };
+        Ok(current.is_some_and(|stamp| stamp.id == id))
     }
 }
 

@@ -294,3 +294,148 @@ async fn a_name_that_begins_later_because_a_state_went_is_kept_for_the_time_that
     check::log_twin(&ns, &cluster).await;
     leave(ns).await;
 }
+
+/// An empty namespace whose policy is one hour, and these words.
+async fn one_hour(name: &str, words: &[&str]) -> (TestCluster, Namespace) {
+    let cluster = TestCluster::new(name);
+    let ns = cluster.open().await;
+    let mut policy = Policy::default();
+    let always = [
+        "keep-within=1h",
+        "grid=off",
+        "keep-last=0",
+        "keep-removed=off",
+    ];
+    for word in always.iter().chain(words) {
+        policy.set(word).unwrap();
+    }
+    let set = ns.retention.set_policy(&policy, InForce::Now).await;
+    assert_eq!(set.unwrap(), PolicyChange::InForce);
+    // Five minutes past an hour.
+    let to_hour = HOUR - cluster.env.now() % HOUR;
+    cluster.env.advance(to_hour + HOUR / 12);
+    (cluster, ns)
+}
+
+/// Holds the version that a name shows at a time, for five hours from now on.
+async fn hold(ns: &Namespace, directory: Ino, name: &[u8], at: Timestamp) {
+    let view = ns.history.view();
+    let shown = view.entry_at(directory, name, at).await.unwrap().unwrap();
+    let (until, who) = (Timestamp(ns.now().0 + 5 * HOUR), author());
+    let name = DentryRef::new(directory, name);
+    let held = ns.history.hold_version(name, &shown, until, &who).await;
+    held.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_on_a_version_from_before_the_second_name_keeps_no_name() {
+    let (cluster, ns) = one_hour("retention-early-hold", &[]).await;
+    let ino = save(&ns, ROOT, b"a", b"1").await;
+    let first = ns.now();
+    cluster.env.advance(HOUR / 6);
+    save(&ns, ROOT, b"a", b"2").await;
+    hold(&ns, ROOT, b"a", first).await;
+    ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
+    cluster.env.advance(HOUR / 6);
+    ns.tree.unlink(ROOT, b"b", &author()).await.unwrap();
+    cluster.env.advance(2 * HOUR);
+    prune(&ns).await;
+    assert_eq!(texts(&ns, b"a").await, ["1", "2"]);
+    assert_eq!(texts(&ns, b"b").await, [""; 0]);
+    assert_eq!(keys_of(&ns, BindingTable::all()).await.len(), 1);
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_has_the_policy_of_its_own_end_though_its_name_ended_with_a_later_one() {
+    let (cluster, ns) = one_hour("retention-own-end", &["keep-hourly=10d"]).await;
+    let d = mkdir(&ns, ROOT, b"d").await;
+    let short = Some(Policy::of_directory("keep-hourly=off").unwrap());
+    ns.retention.set_directory_policy(d, short).await.unwrap();
+    let ino = save(&ns, d, b"x", b"1").await;
+    ns.tree.link(ino, d, b"y", &author()).await.unwrap();
+    let first = ns.now();
+    cluster.env.advance(2 * HOUR);
+    save(&ns, d, b"x", b"2").await;
+    hold(&ns, d, b"x", first).await;
+    ns.retention.set_directory_policy(d, None).await.unwrap();
+    cluster.env.advance(HOUR / 6);
+    for name in [b"y", b"x"] {
+        ns.tree.unlink(d, name, &author()).await.unwrap();
+    }
+    cluster.env.advance(2 * HOUR);
+    // The hold keeps the first state, which is extended over the time of the second one: no hour ended in that.
+    prune(&ns).await;
+    assert_eq!(texts_in(&ns, d, b"x").await, ["1"]);
+    cluster.env.advance(4 * HOUR);
+    prune(&ns).await;
+    assert!(keys_of(&ns, LinkedVersionTable::all()).await.is_empty());
+    assert!(keys_of(&ns, BindingTable::all()).await.is_empty());
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_goes_with_the_name_whose_policy_kept_it_for_longest() {
+    let words = ["keep-within=3h", "keep-hourly=10d"];
+    let (cluster, ns) = one_hour("retention-longest-name", &words).await;
+    let d = mkdir(&ns, ROOT, b"d").await;
+    let short = Some(Policy::of_directory("keep-within=1h keep-hourly=off").unwrap());
+    ns.retention.set_directory_policy(d, short).await.unwrap();
+    let ino = save(&ns, d, b"x", b"1").await;
+    ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
+    cluster.env.advance(HOUR / 2);
+    ns.tree.unlink(ROOT, b"b", &author()).await.unwrap();
+    // Over the end of an hour, at which only `x` was there.
+    cluster.env.advance(HOUR * 7 / 12);
+    save(&ns, d, b"x", b"2").await;
+    cluster.env.advance(HOUR * 3 / 2);
+    prune(&ns).await;
+    assert_eq!(texts_in(&ns, d, b"x").await, ["1", "2"]);
+    assert_eq!(keys_of(&ns, BindingTable::all()).await.len(), 2);
+    cluster.env.advance(2 * HOUR);
+    prune(&ns).await;
+    assert_eq!(keys_of(&ns, BindingTable::all()).await.len(), 1);
+    assert_eq!(texts_in(&ns, d, b"x").await, ["2"]);
+    assert!(keys_of(&ns, LinkedVersionTable::all()).await.is_empty());
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_led_to_a_held_state_goes_with_its_release() {
+    let (cluster, ns) = one_hour("retention-released", &[]).await;
+    let d = mkdir(&ns, ROOT, b"d").await;
+    let ino = save(&ns, d, b"x", b"1").await;
+    ns.tree.link(ino, ROOT, b"b", &author()).await.unwrap();
+    let first = ns.now();
+    cluster.env.advance(HOUR / 6);
+    save(&ns, d, b"x", b"2").await;
+    hold(&ns, d, b"x", first).await;
+    ns.tree.unlink(ROOT, b"b", &author()).await.unwrap();
+    move_to(&ns, (ROOT, b"d"), (ROOT, b"e")).await;
+    cluster.env.advance(2 * HOUR);
+    prune(&ns).await;
+    assert_eq!(texts(&ns, b"b").await, ["1", "2"]);
+    let left: Vec<_> = recorded(&ns)
+        .await
+        .into_iter()
+        .map(|(name, ..)| name)
+        .collect();
+    assert_eq!(left, [slot(ROOT, "d")]);
+    let view = ns.history.view();
+    let shown = view.entry_at(d, b"x", first).await.unwrap().unwrap();
+    let released = ns.history.release_version(DentryRef::new(d, b"x"), &shown);
+    released.await.unwrap();
+    prune(&ns).await;
+    assert_eq!(recorded(&ns).await, BTreeSet::new());
+    assert_eq!(keys_of(&ns, BindingTable::all()).await.len(), 1);
+    assert!(keys_of(&ns, LinkedVersionTable::all()).await.is_empty());
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
