@@ -22,6 +22,7 @@ const WORK: Work = Work {
     steps: 14,
     policies: true,
     limits: true,
+    trees: true,
     crashes: u32::MAX,
     recounts: 1,
     part_bytes: 4 << 10,

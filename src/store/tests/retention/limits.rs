@@ -1,5 +1,6 @@
 //! What directories say about their own history, in the model: which words hold where a version ends, and which times stay exact.
 
+use super::removed::Removals;
 use super::words::{GRID, UNLIMITED, Words};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -75,9 +76,12 @@ impl Limits {
         Some(self.places.get(&directory)?.first()?.since)
     }
 
-    /// The directory that a directory was in at a time; now, at the largest one.
+    /// The directory that a directory was in at a time, if that is still known; now, at the largest one.
     pub(super) fn parent(&self, directory: u64, at: u64) -> Option<u64> {
-        Some(self.place_at(directory, at)?.parent)
+        let place = self.place_at(directory, at);
+        place
+            .filter(|place| !place.is_forgotten)
+            .map(|place| place.parent)
     }
 
     fn place_at(&self, directory: u64, at: u64) -> Option<&Place> {
@@ -120,20 +124,21 @@ impl Limits {
     }
 
     /// What a directory itself said at a time.
-    fn own(&self, directory: u64, at: u64) -> Words {
+    pub(super) fn own(&self, directory: u64, at: u64) -> Words {
         let mut said = self.said.get(&directory).into_iter().flatten();
         let said = said.find(|said| (said.from..said.until).contains(&at) && !said.is_forgotten);
         said.map_or(UNLIMITED, |said| said.words)
     }
 
     /// A run at `now` by the words of the namespace. Tells whether words of directories are forgotten that were not before.
-    pub(super) fn run(&mut self, words: &Words, now: u64) -> bool {
+    pub(super) fn run(&mut self, words: &Words, now: u64, removals: &Removals) -> bool {
         self.namespace.raise(&Oldest::of(words, now));
         let (first, mut forgets) = (self.namespace.first(), false);
         for (directory, said) in &mut self.said {
             let oldest = self.directories.entry(*directory).or_default();
+            let removed = removals.removed(*directory).unwrap_or(u64::MAX);
             for said in said.iter_mut().filter(|said| !said.is_forgotten) {
-                said.is_forgotten = said.until <= first;
+                said.is_forgotten = said.until.min(removed) <= first;
                 forgets |= said.is_forgotten;
                 let mut raised = Oldest::of(&words.limited_by(&said.words), now);
                 // Versions that ended under these words are all there until the first of them is old enough.

@@ -1,7 +1,8 @@
 //! Every version that was ever made, and which of them the words of a policy keep.
 
 use super::limits::Limits;
-use super::words::{DAY, DEFAULT, HOUR, UNLIMITED, Words};
+use super::removed::Removals;
+use super::words::{DAY, DEFAULT, UNLIMITED, Words};
 use crate::store::Policy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -44,6 +45,8 @@ pub(super) struct Made {
     pub(super) shared: Option<Shared>,
     /// What the directories above said when it ended.
     pub(super) limit: Words,
+    /// Until when it is held through this name; 0: it is not.
+    pub(super) held: u64,
     /// Whether a run has found that nothing keeps it.
     pub(super) dropped: bool,
 }
@@ -66,6 +69,7 @@ pub(super) struct Past {
     files: u64,
     pub(super) labels: Vec<Label>,
     pub(super) limits: Limits,
+    pub(super) removals: Removals,
     pub(super) words: Words,
     /// Stricter words, and from when on they are in force.
     pub(super) pending: Option<(Words, u64)>,
@@ -78,6 +82,7 @@ impl Default for Past {
             files: 0,
             labels: Vec::new(),
             limits: Limits::default(),
+            removals: Removals::default(),
             words: DEFAULT,
             pending: None,
         }
@@ -93,6 +98,8 @@ pub(super) struct Label {
     pub(super) at: u64,
     /// The first run from then on removes it; the largest number: none does.
     pub(super) expires: u64,
+    /// Until then it cannot be removed.
+    pub(super) held: u64,
 }
 
 impl Past {
@@ -103,6 +110,7 @@ impl Past {
     /// The name gets a version, and so do the other names of the file.
     pub(super) fn save(&mut self, slot: &Slot, start: u64, text: &[u8]) {
         let Some(last) = self.current(slot) else {
+            self.removals.end_run(slot.0);
             self.push(slot, Made::new(start, text));
             return;
         };
@@ -131,6 +139,7 @@ impl Past {
     /// A directory is made.
     pub(super) fn make_directory(&mut self, slot: &Slot, directory: u64, at: u64) {
         self.limits.place(directory, slot.0, at);
+        self.removals.end_run(slot.0);
         let made = Made {
             directory: Some(directory),
             ..Made::new(at, b"")
@@ -213,7 +222,8 @@ impl Past {
         if let Some((words, _)) = self.pending.filter(|(_, from)| *from <= now) {
             (self.words, self.pending) = (words, None);
         }
-        self.labels.retain(|label| label.expires > now);
+        self.labels
+            .retain(|label| label.expires.max(label.held) > now);
         let capped = |cap: &Policy| self.words.capped(cap);
         let [before, after] = caps.map(|cap| cap.map(capped));
         self.prune(&before.unwrap_or(self.words), now);
@@ -225,6 +235,7 @@ impl Past {
     /// The file gets another name.
     pub(super) fn link(&mut self, slot: &Slot, to: &Slot, at: u64) {
         self.files += 1;
+        self.removals.end_run(to.0);
         let file = self.files;
         let current = self.names.get_mut(slot).unwrap().last_mut().unwrap();
         let shared = *current.shared.get_or_insert(Shared {
@@ -257,6 +268,8 @@ impl Past {
         };
         self.end(from, Ended::Moved(at, to.clone()));
         self.end(to, Ended::Superseded(at));
+        self.removals.end_run(from.0);
+        self.removals.end_run(to.0);
         if let Some(directory) = moved.directory {
             self.limits.place(directory, to.0, at);
         }
@@ -273,11 +286,7 @@ impl Past {
         self.push(to, made);
     }
 
-    pub(super) fn remove(&mut self, slot: &Slot, at: u64) {
-        self.end(slot, Ended::Removed(at));
-    }
-
-    fn end(&mut self, slot: &Slot, how: Ended) {
+    pub(super) fn end(&mut self, slot: &Slot, how: Ended) {
         if let Some(last) = self.names.get_mut(slot).and_then(|all| all.last_mut())
             && last.ended.is_none()
         {
@@ -286,13 +295,13 @@ impl Past {
         }
     }
 
-    fn push(&mut self, slot: &Slot, made: Made) {
+    pub(super) fn push(&mut self, slot: &Slot, made: Made) {
         self.names.entry(slot.clone()).or_default().push(made);
     }
 
     /// Marks every version that no word keeps at `now`. What was dropped once stays dropped.
     pub(super) fn prune(&mut self, words: &Words, now: u64) {
-        if self.limits.run(words, now) {
+        if self.limits.run(words, now, &self.removals) {
             self.limit_anew();
         }
         // A name that begins later, because a state is gone with which it began, may be kept by nothing any more.
@@ -303,6 +312,7 @@ impl Past {
     fn drop_unkept(&mut self, words: &Words, now: u64) -> bool {
         let lasts = self.lasts(words.last);
         let (ends, spans) = (self.state_ends(), self.binding_spans(now));
+        let held_states = self.held_states(now);
         let mut gone = Vec::new();
         // A state stays while one of its names keeps it, and a name of a file while it keeps one of the file's states.
         let (mut states, mut bindings) = (BTreeSet::new(), BTreeSet::new());
@@ -313,15 +323,17 @@ impl Past {
                     bindings.extend(made.shared.map(|shared| (slot, shared.bound)));
                     continue;
                 };
-                let is_newest = is_last_left(all, at);
                 let words_here = words.limited_by(&made.limit);
                 let place = lasts.get(&(slot.clone(), made.start));
                 let kept = self.is_labeled(slot, made, ended.at())
                     || place.is_some_and(|place| *place < words_here.last)
                     || self.leads_below(made, ended.at() + words.longest() > now)
-                    || is_newest
-                        && ended.at() - self.existed_since(made) >= HOUR
-                        && ended.at() + words_here.removed > now;
+                    || is_last_left(all, at) && self.is_kept_as_removed(words, slot, made, now)
+                    || made.held > now
+                    || self.is_held_below(made, shown_until(all, at), now)
+                    || made
+                        .shared
+                        .is_some_and(|it| held_states.contains(&(it.file, it.state)));
                 let Some(shared) = made.shared else {
                     if !kept && !words_here.keep_by_time(made.start, ended.at(), now) {
                         gone.push((slot.clone(), at));
@@ -356,6 +368,7 @@ impl Past {
             is_shared |= made.shared.is_some();
             if let (Some(directory), Some(ended)) = (made.directory, &made.ended) {
                 self.limits.forget(directory, ended.at());
+                self.removals.forget(directory, ended.at());
                 forgotten = true;
             }
         }
@@ -395,13 +408,6 @@ impl Past {
         ends
     }
 
-    /// Whether a rule of time keeps the state of a file with several names that began at `start`.
-    pub(super) fn words_keep_state(&self, start: u64, now: u64) -> bool {
-        let ends = self.state_ends();
-        let mut states = ends.iter().filter(|((_, state), _)| *state == start);
-        states.any(|(_, end)| self.words.keep_by_time(start, end.unwrap_or(now), now))
-    }
-
     /// From when to when each name led to a file with several names, from the first state on that is left, and what was said there at
     /// the end.
     fn binding_spans(&self, now: u64) -> BTreeMap<(&Slot, u64), (Range<u64>, Words)> {
@@ -422,29 +428,20 @@ impl Past {
     }
 
     /// Since when what a version shows had existed: a directory since it was made, a file as long as its name.
-    fn existed_since(&self, made: &Made) -> u64 {
+    pub(super) fn existed_since(&self, made: &Made) -> u64 {
         let directory = made.directory.and_then(|it| self.limits.made(it));
         directory.unwrap_or(made.life)
     }
 
-    /// Every version of a directory, or of a file with one name, that has ended and is left, and until when it shows: over the time of those after it that
-    /// are gone.
+    /// Every version of a directory, or of a file with one name, that has ended and is left, and until when it shows.
     pub(super) fn kept(&self) -> BTreeSet<(Slot, u64, u64)> {
         let mut kept = BTreeSet::new();
         for (slot, all) in &self.names {
             for (at, made) in all.iter().enumerate() {
-                let Some(ended) = &made.ended else { continue };
-                if made.dropped || made.shared.is_some() {
+                if !made.is_kept() || made.shared.is_some() {
                     continue;
                 }
-                let mut end = ended.at();
-                for next in &all[at + 1..] {
-                    match &next.ended {
-                        Some(ended) if next.dropped && next.start == end => end = ended.at(),
-                        _ => break,
-                    }
-                }
-                kept.insert((slot.clone(), made.start, end));
+                kept.insert((slot.clone(), made.start, shown_until(all, at)));
             }
         }
         kept
@@ -505,16 +502,29 @@ impl Past {
 }
 
 /// Whether a version is the last one of a life, and nothing is left of those after it.
-fn is_last_left(all: &[Made], at: usize) -> bool {
+pub(super) fn is_last_left(all: &[Made], at: usize) -> bool {
     let ended = all[at].ended.as_ref().map(Ended::at);
     let goes_on = |next: &Made| Some(next.start) == ended;
     let later = &all[at + 1..];
     later.iter().all(|made| made.dropped) && !later.first().is_some_and(goes_on)
 }
 
+/// Until when a version that has ended shows: over the time of those after it that are gone.
+fn shown_until(all: &[Made], at: usize) -> u64 {
+    let end = |made: &Made| made.ended.as_ref().map_or(u64::MAX, Ended::at);
+    let mut until = end(&all[at]);
+    for next in &all[at + 1..] {
+        if !next.dropped || next.start != until {
+            break;
+        }
+        until = end(next);
+    }
+    until
+}
+
 impl Made {
     /// The first version of a life.
-    fn new(start: u64, text: &[u8]) -> Self {
+    pub(super) fn new(start: u64, text: &[u8]) -> Self {
         Self {
             start,
             ended: None,
@@ -524,6 +534,7 @@ impl Made {
             directory: None,
             shared: None,
             limit: UNLIMITED,
+            held: 0,
             dropped: false,
         }
     }

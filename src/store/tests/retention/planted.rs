@@ -14,6 +14,7 @@ fn found(fault: PlantedFault) -> String {
         steps: 14,
         policies: false,
         limits: false,
+        trees: false,
         part_bytes: 64 << 10,
         crashes: 7,
         recounts: 1,

@@ -24,7 +24,10 @@ impl Walk {
         loop {
             let directory = self.directories[self.rng.below(self.directories.len())];
             let at = slot(directory, FOLDERS[self.rng.below(FOLDERS.len())]);
-            if self.past.current(&at).is_none() {
+            // The tree of a removed directory stays for as long as before when its name is taken.
+            let mut gone = self.past.removed_directories().into_iter();
+            let is_offered = gone.any(|(_, gone)| gone.slot == at);
+            if self.past.current(&at).is_none() && !is_offered {
                 return at;
             }
         }
@@ -57,6 +60,7 @@ impl Walk {
                 let words = LIMITS.get(self.rng.below(LIMITS.len() * 2)).copied();
                 self.limit(self.directories[directory], words).await;
             }
+            12 if self.work.trees => self.tree_step().await,
             _ => self.file_step().await,
         }
     }
@@ -162,13 +166,7 @@ impl Walk {
         let restored = self.ns.history.restore(name, shown, then, added, &author);
         if let Some(made) = restored.await.unwrap().at {
             self.past.save(at, made.0, &text.unwrap());
-            // The model knows no holds: that of the replaced version ends at once.
-            let before = Timestamp(made.0 - 1);
-            let view = self.ns.history.view();
-            let replaced = view.entry_at(Ino(at.0), at.1.as_bytes(), before).await;
-            let replaced = replaced.unwrap().unwrap();
-            let released = self.ns.history.release_version(name, &replaced);
-            released.await.unwrap();
+            self.held_before(at, made.0).await;
         }
     }
 
@@ -182,7 +180,7 @@ impl Walk {
             let number = self.rng.below(self.past.labels.len());
             let label = self.past.labels[number].clone();
             // What has expired goes with the next run.
-            if label.expires > now {
+            if label.expires > now && label.held <= now {
                 self.past.labels.remove(number);
                 let (directory, name) = (Ino(label.directory), label.name.as_bytes());
                 let removed = self.ns.history.remove_label(directory, name);
@@ -204,6 +202,7 @@ impl Walk {
             name,
             at: made.unwrap().timestamp.0,
             expires,
+            held: 0,
         });
     }
 

@@ -27,6 +27,12 @@ pub(super) struct Seen {
     pub(super) exact: u32,
     /// Directories at a time at which their policies left nothing.
     pub(super) cut_off: u32,
+    /// Directories that were removed.
+    pub(super) removed: u32,
+    /// Directories that were undeleted.
+    pub(super) undeleted: u32,
+    /// Versions that were held.
+    pub(super) held: u32,
 }
 
 impl Walk {
@@ -216,7 +222,8 @@ async fn each_day_exactly_the_versions_are_left_that_the_words_of_the_policy_kee
         days: 60,
         steps: 14,
         policies: true,
-        limits: false,
+        limits: true,
+        trees: true,
         part_bytes: 64 << 10,
         crashes: 1,
         recounts: 1,
@@ -238,7 +245,8 @@ async fn after_each_day_of_two_years_exactly_the_kept_versions_are_left() {
         days: 730,
         steps: 14,
         policies: true,
-        limits: false,
+        limits: true,
+        trees: false,
         part_bytes: 64 << 10,
         crashes: 7,
         recounts: if is_long { 1 } else { 3 },

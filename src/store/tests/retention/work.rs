@@ -81,6 +81,8 @@ pub(super) struct Work {
     pub(super) policies: bool,
     /// Whether directories have policies of their own.
     pub(super) limits: bool,
+    /// Whether directories are removed with their trees and undeleted, and versions and labels are held.
+    pub(super) trees: bool,
     /// Approximate size of an object of a checkpoint of the log.
     pub(super) part_bytes: usize,
     /// After how many days each a run is cut by a crash.
