@@ -436,3 +436,26 @@ async fn what_only_led_to_a_held_state_goes_with_its_release() {
     check::log_twin(&ns, &cluster).await;
     leave(ns).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_through_another_name_no_longer_keeps_what_led_to_the_first_one() {
+    let (cluster, ns) = one_hour("retention-held-again", &[]).await;
+    let (d, e) = (mkdir(&ns, ROOT, b"d").await, mkdir(&ns, ROOT, b"e").await);
+    let ino = save(&ns, d, b"x", b"1").await;
+    ns.tree.link(ino, e, b"y", &author()).await.unwrap();
+    let first = ns.now();
+    cluster.env.advance(HOUR / 6);
+    save(&ns, d, b"x", b"2").await;
+    hold(&ns, d, b"x", first).await;
+    move_to(&ns, (ROOT, b"d"), (ROOT, b"f")).await;
+    cluster.env.advance(2 * HOUR);
+    prune(&ns).await;
+    assert_eq!(recorded(&ns).await.len(), 1);
+    hold(&ns, e, b"y", first).await;
+    prune(&ns).await;
+    assert_eq!(recorded(&ns).await, BTreeSet::new());
+    assert_eq!(texts_in(&ns, e, b"y").await, ["1", "2"]);
+    ns.drain().await.unwrap();
+    check::log_twin(&ns, &cluster).await;
+    leave(ns).await;
+}
