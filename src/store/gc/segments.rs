@@ -116,8 +116,7 @@ impl Gc {
                         wasted: all - cited,
                         listed: asked.len(),
                     };
-                    turn.half.insert(id, half);
-                    Ok(ReviewOutcome::Retry)
+                    self.choose(turn, id, half, before, asked)
                 }
                 _ => self.forget_asked(&key, asked, |txn| {
                     uncount(txn, id, all - cited, before);
@@ -142,6 +141,27 @@ impl Gc {
             self.bytes.fetch_add(all, Ordering::Relaxed);
         }
         self.forget_deleted(id, asked, row, moved, before)
+    }
+
+    /// Selects a half-dead segment for compaction. It may have to wait for others, so its unreferenced bytes, of which `before` are subtracted from the stored
+    /// ones, are subtracted first.
+    fn choose(
+        &self,
+        turn: &mut GcCycle,
+        id: SegmentId,
+        half: HalfDead,
+        before: i64,
+        asked: &[RowKey<EmptiedTable>],
+    ) -> Result<ReviewOutcome, StoreError> {
+        if before != half.wasted.cast_signed() {
+            // The first `G E` row stays, so that the next cycle finds the segment again.
+            let key = keys::segment(id.epoch, id.sequence);
+            return self.forget_asked(&key, &asked[1..], |txn| {
+                uncount(txn, id, half.wasted, before);
+            });
+        }
+        turn.half.insert(id, half);
+        Ok(ReviewOutcome::Retry)
     }
 
     /// Returns how many bytes of a segment's extents are subtracted from the stored bytes.
