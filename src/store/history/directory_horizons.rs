@@ -3,20 +3,13 @@
 //! A directory's versions that ended while it was below a directory with a policy are kept by both policies. A time before that end is
 //! exact in it only if it is by the horizons of both.
 
-use std::ops::Range;
-
 use crate::store::history::History;
+use crate::store::history::directories_above::Removed;
 use crate::store::history::horizons::Horizons;
 use crate::store::history::view::PastView;
 use crate::store::index::directory_policies::DirectoryPolicies;
 use crate::store::model::error::StoreError;
-use crate::store::model::version::{Ino, ROOT, Timestamp};
-use crate::store::schema::keys;
-use crate::store::schema::rows::InodeRow;
-use crate::store::schema::tables::{DirectoryLocationTable, RowTable};
-
-/// The most directories above a directory that are looked at.
-const DEPTH_MAX: usize = 4096;
+use crate::store::model::version::{Ino, Timestamp};
 
 /// What the policies of one directory have cut off from the times of another one, which was below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +48,6 @@ pub enum Wholeness {
     Thinned,
     /// Nothing: the policy of a directory does not keep what stood then.
     CutOff,
-}
-
-/// A directory that was below another one for a time.
-struct Below {
-    directory: Ino,
-    time: Range<Timestamp>,
-    depth: usize,
 }
 
 impl DirectoryHorizons {
@@ -188,63 +174,23 @@ impl PastView {
             cut_off: Vec::new(),
         };
         let policies = DirectoryPolicies::read(&self.rows).await?;
-        let mut next = match policies.is_empty() {
-            true => Vec::new(),
-            false => vec![Below {
-                directory,
-                time: Timestamp(0)..Timestamp(u64::MAX),
-                depth: 0,
-            }],
-        };
-        while let Some(below) = next.pop() {
-            let row = policies.row(below.directory);
+        if policies.is_empty() {
+            return Ok(found);
+        }
+        let above = self.directories_above(directory, Removed::Nowhere);
+        for above in above.await? {
+            let row = policies.row(above.directory);
             for span in row.iter().flat_map(|row| &row.spans) {
                 let until = span.until.unwrap_or(Timestamp(u64::MAX));
-                let until = until.min(below.time.end);
-                if span.from.max(below.time.start) < until {
+                if let Some(time) = above.during(&(span.from..until)) {
                     let horizons = row.map(Horizons::of_directory);
-                    let horizons = horizons.unwrap_or_default();
-                    found.cut_off.push(CutOff { until, horizons });
+                    found.cut_off.push(CutOff {
+                        until: time.end,
+                        horizons: horizons.unwrap_or_default(),
+                    });
                 }
-            }
-            if below.directory != ROOT && below.depth < DEPTH_MAX {
-                next.extend(self.parents_during(&below).await?);
             }
         }
         Ok(found)
-    }
-
-    /// Returns the directories that a directory was in during a time, each with its part of it.
-    async fn parents_during(&self, below: &Below) -> Result<Vec<Below>, StoreError> {
-        let Below {
-            directory,
-            time,
-            depth,
-        } = below;
-        let mut parents = Vec::new();
-        let mut add = |parent: Ino, span: Range<Timestamp>| {
-            let time = span.start.max(time.start)..span.end.min(time.end);
-            parents.extend((time.start < time.end).then_some(Below {
-                directory: parent,
-                time,
-                depth: depth + 1,
-            }));
-        };
-        // Before the former places: one that it leaves meanwhile is found in either.
-        let row = self.rows.row(&keys::inode(*directory)).await?;
-        if let Some(InodeRow::Directory(row)) = row
-            && let Some((since, place)) = row.place
-        {
-            add(place.parent, since..Timestamp(u64::MAX));
-        }
-        let from = keys::directory_locations(*directory);
-        let rows = self.rows.scan(from.clone(), keys::after(&from), usize::MAX);
-        for (key, value) in rows.await? {
-            let place = DirectoryLocationTable::decode(&value)?;
-            let since = keys::location_start(&key)
-                .ok_or_else(|| StoreError::Corrupt("H N key: no time".to_owned()))?;
-            add(place.parent, since..place.end);
-        }
-        Ok(parents)
     }
 }

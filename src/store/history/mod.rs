@@ -8,6 +8,7 @@ pub(crate) mod delete_version;
 pub(crate) mod deleted;
 pub(crate) mod digest;
 pub(crate) mod directories;
+pub(crate) mod directories_above;
 pub(crate) mod directory_horizons;
 pub(crate) mod finality;
 pub(crate) mod forming_labels;

@@ -188,10 +188,11 @@ impl Policy {
         is_shorter || self.last < old.last || self.history_max.is_stricter_than(old.history_max)
     }
 
-    /// Returns until when the longest rule of time keeps a version that ended at `end`; `None` if none keeps any.
+    /// Returns until when the longest rule of time, or `keep-removed`, may keep a version that ended at `end`; `None` if none keeps any.
     pub(crate) fn longest_until(&self, end: Timestamp) -> Option<Due> {
         let tiers = Tier::ALL.into_iter().map(|tier| self.tier(tier));
-        tiers.fold(self.within, Term::max).from(end)
+        let longest = tiers.fold(self.within, Term::max);
+        longest.max(self.removed).from(end)
     }
 
     /// Returns until when `keep-removed` keeps the last version of a name that was removed at `removed`; `None` if it does not.

@@ -120,7 +120,8 @@ impl Retention {
         self.commit.enqueue(txn)
     }
 
-    /// Raises the horizons of directories to what a run at `now` may drop, and forgets policies that ended before every exact time.
+    /// Raises the horizons of directories to what a run at `now` may drop, and forgets policies that ended before every exact time
+    /// and longer ago than `keep-removed`.
     /// Returns whether a row was changed; the change is queued.
     ///
     /// # Errors
@@ -142,7 +143,11 @@ impl Retention {
             for span in &row.spans {
                 horizons = horizons.raised_by_span(policy, span, now);
                 let ended = span.until.into_iter().chain(removed).min();
-                if ended.is_none_or(|ended| ended > namespace.first()) {
+                let is_needed = |ended: Timestamp| {
+                    let removed = policy.removed_until(ended);
+                    ended > namespace.first() || removed.is_some_and(|until| until > now)
+                };
+                if ended.is_none_or(is_needed) {
                     spans.push(span.clone());
                 }
             }

@@ -3,10 +3,12 @@
 //! Both are read once for a run: a label that is made later shows a time after everything that is due; a hold that is set later, and a
 //! label that is removed, are noticed before the next verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use crate::store::history::label_reads::{DirectoryThen, LocationMemo};
+use crate::store::history::directories_above::{Above, Removed};
+use crate::store::history::label_reads::LocationMemo;
 use crate::store::history::view::PastView;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Timestamp, VersionId};
@@ -25,12 +27,21 @@ struct Held {
     directory: Ino,
 }
 
+/// A directory with labels, or with held versions, that was below another one for a time.
+#[derive(Clone, Debug)]
+struct Below {
+    directory: Ino,
+    above: Above,
+}
+
 /// The labels and holds of a namespace.
 #[derive(Debug)]
 pub(crate) struct Protection {
     /// In ascending order of their timestamps.
     labels: Vec<LabelPoint>,
     holds: BTreeMap<(Ino, VersionId), Held>,
+    /// By the directory above; `None`: not read yet.
+    below: Option<HashMap<Ino, Vec<Below>>>,
     /// How often that had changed when it was read.
     protection_changes: u64,
     view: PastView,
@@ -61,6 +72,7 @@ impl Retention {
         Ok(Protection {
             labels,
             holds,
+            below: None,
             protection_changes,
             view: self.history.view(),
             memo: LocationMemo::default(),
@@ -91,8 +103,8 @@ impl Protection {
             .map(|((_, id), held)| (*id, held.until))
     }
 
-    /// Returns until when a version is held that was in a directory, or below it, as a version of the directory's name shows it: without
-    /// that one, nothing would lead there.
+    /// Returns until when a version is held that may be reached only through this version of a directory's name: since it was made, its directory
+    /// was this one, or below it or removed from there, for a part of the time that this version shows.
     ///
     /// # Errors
     /// Errors of the index.
@@ -100,23 +112,42 @@ impl Protection {
         &mut self,
         record: &VersionRecord,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let Self {
-            holds, view, memo, ..
-        } = self;
-        let mut longest = None;
-        for ((_, id), held) in holds.iter() {
-            let directory = DirectoryThen {
-                directory: record.ino,
-                at: id.timestamp.max(record.stamp.id.timestamp),
-            };
-            if Some(held.until) > longest
-                && id.timestamp < record.end
-                && view.is_below(held.directory, directory, memo).await?
-            {
-                longest = Some(held.until);
+        let time = record.stamp.id.timestamp..record.own_end();
+        let below = self.below(record.ino, &time).await?;
+        let holds = self.holds.iter();
+        let led = holds.filter(|((_, id), held)| below.lead_to(held.directory, id.timestamp));
+        Ok(led.map(|(_, held)| held.until).max())
+    }
+
+    /// Returns the directories with labels or held versions that were a directory, or below it, during a time.
+    async fn below(
+        &mut self,
+        directory: Ino,
+        time: &Range<Timestamp>,
+    ) -> Result<BelowDuring, StoreError> {
+        if self.below.is_none() {
+            let labeled = self.labels.iter().map(|label| label.slot.directory);
+            let held = self.holds.values().map(|held| held.directory);
+            let directories: BTreeSet<Ino> = labeled.chain(held).collect();
+            let mut below: HashMap<Ino, Vec<Below>> = HashMap::new();
+            for directory in directories {
+                let all = self.view.directories_above(directory, Removed::WhereItWas);
+                for above in all.await? {
+                    let of = below.entry(above.directory).or_default();
+                    of.push(Below { directory, above });
+                }
+            }
+            self.below = Some(below);
+        }
+        let all = self.below.iter().flat_map(|below| below.get(&directory));
+        let mut last = HashMap::new();
+        for Below { directory, above } in all.flatten() {
+            if let Some(time) = above.during(time) {
+                let end = last.entry(*directory).or_insert(time.end);
+                *end = time.end.max(*end);
             }
         }
-        Ok(longest)
+        Ok(BelowDuring { last })
     }
 
     /// Returns a label that shows a version of a name, or that is reached only through it.
@@ -130,6 +161,14 @@ impl Protection {
         if self.labels.is_empty() {
             return Ok(None);
         }
+        // The labels of a removed directory are found through the names that it has had since, and the names above those.
+        let below = match version.directory {
+            Some(directory) => {
+                let time = version.time.start..version.own_end;
+                self.below(directory, &time).await?
+            }
+            None => BelowDuring::default(),
+        };
         let Self {
             labels, view, memo, ..
         } = self;
@@ -139,17 +178,7 @@ impl Protection {
                 break;
             }
             let shows = at >= from && view.label_shows(label, version.name.parent, memo).await?;
-            // The labels of a removed directory are found through the name that it had, and the names above that.
-            let leads = match version.directory {
-                Some(directory) => {
-                    let above = DirectoryThen {
-                        directory,
-                        at: label.timestamp,
-                    };
-                    view.is_below(label.slot.directory, above, memo).await?
-                }
-                None => false,
-            };
+            let leads = below.lead_to(label.slot.directory, label.timestamp);
             if shows || leads {
                 return Ok(Some(LabelPin {
                     timestamp: label.timestamp,
@@ -158,5 +187,19 @@ impl Protection {
             }
         }
         Ok(None)
+    }
+}
+
+/// Directories that were another one, or below it, during a time.
+#[derive(Debug, Default)]
+struct BelowDuring {
+    /// The last end of such a part of the time, for each of them.
+    last: HashMap<Ino, Timestamp>,
+}
+
+impl BelowDuring {
+    /// Tells whether a directory was one of them at `since` or later.
+    fn lead_to(&self, directory: Ino, since: Timestamp) -> bool {
+        self.last.get(&directory).is_some_and(|last| since < *last)
     }
 }

@@ -75,10 +75,15 @@ impl RemovedReader {
                 parent: version.name.parent,
                 at: version.own_end,
             };
-            let directory = version.directory.filter(|_| end.op == EndOp::Deleted);
-            until = match directory {
-                Some(directory) => {
-                    let burst = burst(rows, directory).await?.unwrap_or(ended);
+            let last = match version.directory {
+                Some(directory) => last_location(rows, directory).await?,
+                None => None,
+            };
+            // One that was undeleted since has a later location.
+            let last = last.filter(|last| last.end == version.own_end);
+            let burst = last.and_then(|last| last.removal_burst);
+            until = match version.directory.zip(burst) {
+                Some((directory, burst)) => {
                     let policy = policies.at_removal(rows, directory, &removed);
                     policy.await?.removed_until(burst)
                 }
@@ -162,12 +167,6 @@ async fn is_last(rows: &Snapshot, slot: &Dentry, id: VersionId) -> Result<bool, 
     let list = VersionRows::Of(slot.clone());
     let newest = list.newest_at(rows, Timestamp(u64::MAX)).await?;
     Ok(newest.is_some_and(|newest| newest.stamp.id == id))
-}
-
-/// Returns the first removal of the burst that emptied a removed directory; `None` if none did.
-async fn burst(rows: &Snapshot, directory: Ino) -> Result<Option<Timestamp>, StoreError> {
-    let last = last_location(rows, directory).await?;
-    Ok(last.and_then(|last| last.removal_burst))
 }
 
 async fn last_location(

@@ -92,6 +92,32 @@ impl Limits {
         })
     }
 
+    /// A directory, and each one that it was below or removed from after a time, with when it was.
+    pub(super) fn above(&self, directory: u64, since: u64) -> Vec<(u64, Range<u64>)> {
+        let mut found = vec![(directory, since..u64::MAX)];
+        let mut next = 0;
+        while let Some((directory, time)) = found.get(next).cloned() {
+            next += 1;
+            let all = self.places.get(&directory).map_or(&[][..], Vec::as_slice);
+            for (at, place) in all.iter().enumerate().filter(|(_, it)| !it.is_forgotten) {
+                let later = &all[at + 1..];
+                let is_moved = later.first().is_some_and(|next| next.since == place.end);
+                // A removed directory counts where it was, until it is known to be somewhere else.
+                let mut known = later.iter().filter(|place| !place.is_forgotten);
+                let end = match is_moved {
+                    true => place.end,
+                    false => known.next().map_or(u64::MAX, |next| next.since),
+                };
+                let time = place.since.max(time.start)..end.min(time.end);
+                let above = (place.parent, time);
+                if !above.1.is_empty() && !found.contains(&above) {
+                    found.push(above);
+                }
+            }
+        }
+        found
+    }
+
     /// A directory says something from a time on; `None`: nothing any more.
     pub(super) fn say(&mut self, directory: u64, words: Option<Words>, from: u64) {
         let said = self.said.entry(directory).or_default();
@@ -138,7 +164,8 @@ impl Limits {
             let oldest = self.directories.entry(*directory).or_default();
             let removed = removals.removed(*directory).unwrap_or(u64::MAX);
             for said in said.iter_mut().filter(|said| !said.is_forgotten) {
-                said.is_forgotten = said.until.min(removed) <= first;
+                let ended = said.until.min(removed);
+                said.is_forgotten = ended <= first && ended.saturating_add(words.removed) <= now;
                 forgets |= said.is_forgotten;
                 let mut raised = Oldest::of(&words.limited_by(&said.words), now);
                 // Versions that ended under these words are all there until the first of them is old enough.

@@ -8,6 +8,7 @@ mod directories;
 mod economy;
 mod hostile;
 mod labeled;
+mod leading;
 mod limits;
 mod linked;
 mod many_versions;

@@ -159,17 +159,12 @@ impl Past {
         true
     }
 
-    /// Whether a label shows a version, or is reached through it.
+    /// Whether a label shows a version.
     fn is_labeled(&self, slot: &Slot, made: &Made, ended: u64) -> bool {
         let mut labels = self.labels.iter();
         labels.any(|label| {
-            let shows = (made.start..ended).contains(&label.at)
-                && self.is_below(slot.0, label.directory, label.at);
-            let leads = label.at < ended
-                && made
-                    .directory
-                    .is_some_and(|directory| self.is_below(label.directory, directory, label.at));
-            shows || leads
+            (made.start..ended).contains(&label.at)
+                && self.is_below(slot.0, label.directory, label.at)
         })
     }
 
@@ -312,7 +307,7 @@ impl Past {
     fn drop_unkept(&mut self, words: &Words, now: u64) -> bool {
         let lasts = self.lasts(words.last);
         let (ends, spans) = (self.state_ends(), self.binding_spans(now));
-        let held_states = self.held_states(now);
+        let (held_states, leads) = (self.held_states(now), self.leads(now));
         let mut gone = Vec::new();
         // A state stays while one of its names keeps it, and a name of a file while it keeps one of the file's states.
         let (mut states, mut bindings) = (BTreeSet::new(), BTreeSet::new());
@@ -330,7 +325,7 @@ impl Past {
                     || self.leads_below(made, ended.at() + words.longest() > now)
                     || is_last_left(all, at) && self.is_kept_as_removed(words, slot, made, now)
                     || made.held > now
-                    || self.is_held_below(made, shown_until(all, at), now)
+                    || made.leads(&leads)
                     || made
                         .shared
                         .is_some_and(|it| held_states.contains(&(it.file, it.state)));

@@ -3,6 +3,7 @@
 use super::past::{Ended, Made, Past, Slot, is_last_left};
 use super::words::{HOUR, SECOND, Words};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// The longest gap between two removals of one run.
 const GAP: u64 = 60 * SECOND;
@@ -241,18 +242,38 @@ impl Past {
         all.map(|other| other.held).max().unwrap_or(made.held)
     }
 
-    /// Whether a version is held that was in the directory that `made` is, or below it, while `made` showed it, up to `end`.
-    pub(super) fn is_held_below(&self, made: &Made, end: u64, now: u64) -> bool {
-        let Some(directory) = made.directory else {
+    /// When directories with held versions, or with labels, were a directory, below it, or removed from there, after the version or the label
+    /// was made.
+    pub(super) fn leads(&self, now: u64) -> Leads {
+        let mut led = BTreeSet::new();
+        for (slot, all) in &self.names {
+            for held in all.iter().filter(|held| held.held > now) {
+                let start = held.shared.map_or(held.start, |shared| shared.state);
+                led.insert((slot.0, start));
+            }
+        }
+        led.extend(self.labels.iter().map(|label| (label.directory, label.at)));
+        let above = led
+            .into_iter()
+            .flat_map(|(it, since)| self.limits.above(it, since));
+        let mut leads = Leads::new();
+        for (directory, time) in above {
+            leads.entry(directory).or_default().push(time);
+        }
+        leads
+    }
+}
+
+/// By directory, when something was in it or below it that is protected.
+pub(super) type Leads = BTreeMap<u64, Vec<Range<u64>>>;
+
+impl Made {
+    /// Whether it was a directory's name while something was below that is protected.
+    pub(super) fn leads(&self, leads: &Leads) -> bool {
+        let (Some(directory), Some(ended)) = (self.directory, &self.ended) else {
             return false;
         };
-        let mut names = self.names.iter();
-        names.any(|(slot, all)| {
-            let mut held = all.iter().filter(|held| held.held > now);
-            held.any(|held| {
-                let start = held.shared.map_or(held.start, |shared| shared.state);
-                start < end && self.is_below(slot.0, directory, start.max(made.start))
-            })
-        })
+        let mut times = leads.get(&directory).into_iter().flatten();
+        times.any(|time| time.start.max(self.start) < time.end.min(ended.at()))
     }
 }

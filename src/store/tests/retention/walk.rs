@@ -134,7 +134,9 @@ impl Walk {
         let left: Vec<_> = found.difference(&expected).collect();
         assert!(
             lost.is_empty() && left.is_empty(),
-            "lost {lost:?}, left {left:?}, {report:?}"
+            "lost {lost:?}, left {left:?}, dropped {:?}, kept {:?}",
+            report.dropped,
+            report.kept
         );
         linked::compare(&self.ns, &self.past).await;
     }
@@ -234,23 +236,21 @@ async fn each_day_exactly_the_versions_are_left_that_the_words_of_the_policy_kee
     }
 }
 
-/// Ten thousand steps of two years over 210 names in 30 directories. Policies of directories keep so much more that they take several times as long:
-/// the long tests have them.
+/// Ten thousand steps of two years over 210 names in 30 directories, with all that a walk can meet.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_each_day_of_two_years_exactly_the_kept_versions_are_left() {
     let seed = number("REWINDFS_TEST_SEED").unwrap_or(1);
-    let is_long = std::env::var_os("REWINDFS_TEST_LONG").is_some();
     let work = Work {
         directories: 30,
         names: 7,
         days: 730,
         steps: 14,
         policies: true,
-        limits: is_long,
-        trees: false,
+        limits: true,
+        trees: true,
         part_bytes: 64 << 10,
         crashes: 7,
-        recounts: if is_long { 1 } else { 3 },
+        recounts: 1,
         fault: None,
     };
     walk(seed, work).await;

@@ -82,10 +82,10 @@ impl Words {
         }
     }
 
-    /// The longest time for which a rule of time can keep a version after its end.
+    /// The longest time for which a rule of time, or `keep-removed`, can keep a version after its end.
     pub(super) fn longest(&self) -> u64 {
         let terms = [self.within, self.hourly, self.daily, self.weekly];
-        terms.into_iter().max().unwrap_or(0)
+        terms.into_iter().chain([self.removed]).max().unwrap_or(0)
     }
 
     /// The policy that these words give.
