@@ -309,6 +309,31 @@ async fn crashes_around_a_write_with_an_fsync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn crashes_around_a_close_without_writes_before_it() {
+    use Step::*;
+    for len in [SMALL, LARGE] {
+        matrix(&[
+            Open(0, "a"),
+            Append(0, len),
+            Sync(0),
+            Flush(0),
+            Open(1, "a"),
+            Append(1, 100),
+            Flush(1),
+        ])
+        .await;
+    }
+    matrix(&[
+        Create(0, "empty"),
+        Flush(0),
+        Open(1, "empty"),
+        Append(1, 100),
+        Flush(1),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn crashes_around_a_write_without_an_fsync() {
     use Step::*;
     for len in [SMALL, LARGE] {

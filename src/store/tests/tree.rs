@@ -41,7 +41,6 @@ pub(crate) struct Fix {
     seq: u64,
     text: Text,
     lapsed: bool,
-    journaled: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -290,14 +289,12 @@ impl Tree {
             node.flushes.retain(|f| f.number != old.number);
         }
         let text = Arc::new(node.text.clone());
-        let journaled = node.seq > node.settled;
         let flush = Fix {
             number,
             step,
             seq: node.seq,
             text,
             lapsed: false,
-            journaled,
         };
         node.flushes.push(flush.clone());
         Some(flush)
@@ -403,7 +400,7 @@ impl Tree {
                 continue;
             }
             let flushes = std::mem::take(&mut self.nodes[id].flushes);
-            for flush in flushes.iter().filter(|f| f.journaled) {
+            for flush in &flushes {
                 let flush = Fix {
                     lapsed: false,
                     ..flush.clone()

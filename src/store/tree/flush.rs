@@ -135,6 +135,8 @@ impl Tree {
         if !file.is_unflushed() && (saved || file.flushes.last().is_some_and(waits)) {
             return Ok(replaces.or_else(|| file.flushes.last().cloned().map(PendingFlush)));
         }
+        // After an fsync, or for a file without bytes, there may be none: the journal must tell that this state becomes a version.
+        self.session(file, author)?;
         let answer = self.core.clock.begin();
         let at = answer.at();
         let mut state = self.state_of(file, at, VersionTimestamp::Reserved(answer), author)?;
