@@ -430,7 +430,9 @@ impl History {
             }
             let listed: Vec<Hash> = versions(name).iter().map(|bytes| hash(bytes)).collect();
             let mut rest = listed.iter();
-            let closed = &self.answered.records[name].closed;
+            let mut closed = self.answered.records[name].closed.clone();
+            // A state with the bytes of the version before it is no version.
+            closed.dedup();
             if let Some(lost) = closed
                 .iter()
                 .position(|state| !rest.any(|listed| listed == state))
