@@ -173,9 +173,12 @@ pub(crate) fn round(
         let errno = history.errno.expect("a writer ends by a failed call");
         let mut expected = GONE.iter().chain(round.may_fail);
         let expected = expected.any(|expected| expected.raw_os_error() == errno);
+        // The kernel's own EIO: the kill came while it handed the call to the daemon, which logs each EIO that it answers.
+        let is_cut_off = errno == rustix::io::Errno::IO.raw_os_error();
+        let log = mount.log_tail();
         assert!(
-            expected,
-            "{what}: writer {number} ended by errno {errno} before the daemon was killed"
+            expected || is_cut_off && !log.contains("ERROR"),
+            "{what}: writer {number} ended by errno {errno} before the daemon was killed\n{log}"
         );
         let place = writers.place(number);
         let found = read_files(&place);
