@@ -95,6 +95,7 @@ pub(super) async fn wiped(session: &Session) {
     cluster.wipe();
     let ns = cluster.open().await;
     if session.failpoints.is_none() {
+        tree.lose_flushes();
         tree.recover();
         tree.step(ns.now());
         check::live(&ns, &tree).await;

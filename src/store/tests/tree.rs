@@ -393,6 +393,13 @@ impl Tree {
         }
     }
 
+    /// Applies the loss of the journal: the bucket does not have which states were flushed.
+    pub(crate) fn lose_flushes(&mut self) {
+        for node in &mut self.nodes {
+            node.flushes.clear();
+        }
+    }
+
     /// Applies the recovery of a mount after kill -9.
     pub(crate) fn recover(&mut self) {
         for id in 0..self.nodes.len() {
