@@ -5,6 +5,7 @@ mod basics;
 mod blob;
 mod blob_list;
 mod blob_made;
+mod call_costs;
 mod check;
 mod checkpoints;
 mod copies;
