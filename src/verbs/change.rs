@@ -82,7 +82,7 @@ pub async fn change(
             };
             let place = ReservedName(reserved);
             let reader = PathReader::new(namespace).await;
-            let path = &reader.with_label_time(path).await?;
+            let path = &reader.with_time(path).await?;
             match to {
                 Some(to) => restore_as(namespace, path, to, place, rows).await,
                 None => restore(namespace, path, added, rows).await,

@@ -71,6 +71,23 @@ impl PathReader {
         })
     }
 
+    /// Returns a path with its time, or that of its label.
+    ///
+    /// # Errors
+    /// `TimeNeeded` for a name without either, that of a name that never was; those of the reads.
+    pub(super) async fn with_time(&self, path: &TimedPath) -> Result<TimedPath, VerbError> {
+        let path = self.with_label_time(path).await?;
+        if path.time.is_some() {
+            return Ok(path);
+        }
+        Err(match self.is_known(&path).await? {
+            true => VerbError::TimeNeeded {
+                path: path.to_string(),
+            },
+            false => self.missing(&path).await?,
+        })
+    }
+
     /// Returns the path without its label, and what the label shows; `None` if it has none.
     async fn label_time(
         &self,

@@ -76,7 +76,10 @@ pub async fn run(
             log::send(&reader, list, *patches, rows).await
         }
         ReadVerb::Diff(request) => tree_diff::diff(&reader, request, rows).await,
-        ReadVerb::Preview { path } => tree_diff::preview(&reader, path, rows).await,
+        ReadVerb::Preview { path } => {
+            let path = &reader.with_time(path).await?;
+            tree_diff::preview(&reader, path, rows).await
+        }
         ReadVerb::Grep(request) => grep::grep(&reader, request, rows).await,
         ReadVerb::Labels { path, scope } => label::labels(&reader, path, *scope, rows).await,
         ReadVerb::Holds { path, scope } => version_hold::holds(&reader, path, *scope, rows).await,

@@ -39,15 +39,7 @@ pub(super) async fn change_hold(
     rows: &RowSender,
 ) -> Result<(), VerbError> {
     let reader = PathReader::new(namespace).await;
-    let path = &reader.with_label_time(&request.path).await?;
-    if path.time.is_none() {
-        return Err(match reader.is_known(path).await? {
-            true => VerbError::TimeNeeded {
-                path: path.to_string(),
-            },
-            false => reader.missing(path).await?,
-        });
-    }
+    let path = &reader.with_time(&request.path).await?;
     let entry = match reader.state(path).await?.node {
         NodeState::Directory(_) => {
             let path = path.to_string();

@@ -148,8 +148,15 @@ fn a_label_is_a_time_of_paths_and_mounts() {
             setfattr -n user.versions.hold -v 2100-01-01 d/.versions/v1/f
             test "$(rw versions $M/d/f --json | grep -c '"held_until_ns":4102531199999999999')" = 1
             test "$(rw versions $M/d/f --json | head -1 | grep -c '"held_until_ns":4102531199999999999')" = 1
+            {PROGRAM} restore $M/d/f@v1 --dry-run | grep -q f; test "$(cat d/f)" = three
+            {PROGRAM} restore $M/d/f@v1; test "$(cat d/f)" = one
+            {PROGRAM} restore $M/d@v2; test "$(cat d/f)" = two
+            refused 1 'is no time and no label' {PROGRAM} restore $M/d/f@nothing
+            refused 1 'is no time and no label' {PROGRAM} restore $M/d/f@nothing --dry-run
+            refused 2 'write PATH@TIME' {PROGRAM} restore $M/d/f
             # A name that exists, or existed, is that name.
             echo mail > d/f@v1; test "$(rw cat d/f@v1)" = mail
+            refused 1 'write PATH@TIME' {PROGRAM} restore $M/d/f@v1
             rm d/f@v1; refused 1 'does not exist now' rw cat d/f@v1
             refused 1 'is no time and no label' rw cat d/f@nothing
             refused 1 'did not exist then' rw cat d/new@v2

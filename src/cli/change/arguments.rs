@@ -64,8 +64,11 @@ impl RestoreArguments {
     /// A usage error that names the wrong argument; a failure for a path in no mount.
     pub(super) fn find(self) -> Result<ChangePlace, CliError> {
         let found = find(self.place, self.to.as_deref(), self.writer)?;
+        // What follows an `@` may be a label, which the daemon, or the command on a URL, looks up.
+        let may_have_label = found.path.path.0.contains(&b'@');
         match found.path.time {
             Some(_) => Ok(found),
+            None if may_have_label => Ok(found),
             None => Err(CliError::usage(format!(
                 "{path}: write PATH@TIME, as in {path}@-1h; `rewindfs versions` and `rewindfs log` show the times",
                 path = found.path
