@@ -5,8 +5,13 @@
 //! Invariant: a panic in a task is never lost. The first one poisons the group permanently, before the task's `JoinHandle`
 //! resolves. The owner of the group checks [`Tasks::poisoned`] before it acknowledges work.
 
-use crate::sync::{Arc, AtomicUsize, Ordering};
-use tokio::runtime::Handle;
+use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::TryLockError;
+use std::task::{Context, Poll, Waker};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -55,6 +60,35 @@ impl Tasks {
             let _member = member;
             future.await
         })
+    }
+
+    /// Polls `future` once on the calling thread, inside the runtime's context, and runs the rest of it, if any, as a task called `name`. A call that
+    /// waits for nothing is then answered without waking another thread. A panic in it poisons the group.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that spawns"
+    )]
+    pub fn start<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let member = self.enter(name);
+        let mut future = Box::pin(async move {
+            let _member = member;
+            future.await;
+        });
+        let first = {
+            let _runtime = self.handle.enter();
+            let _mark = FirstPoll::begin();
+            // The task polls again and leaves its own waker, so what becomes ready in between is not missed.
+            let mut context = Context::from_waker(Waker::noop());
+            catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)))
+        };
+        match first {
+            Ok(Poll::Pending) => drop(self.handle.spawn(future)),
+            // The member has recorded a panic.
+            Ok(Poll::Ready(())) | Err(_) => {}
+        }
     }
 
     /// Runs `work` on the blocking pool as a task called `name`; a panic in it poisons the group.
@@ -132,6 +166,68 @@ impl Tasks {
     }
 }
 
+thread_local! {
+    /// Whether this thread is in the first poll of [`Tasks::start`].
+    static FIRST_POLL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks the thread during the first poll of [`Tasks::start`].
+struct FirstPoll;
+
+impl FirstPoll {
+    fn begin() -> Self {
+        FIRST_POLL.with(|mark| Cell::set(mark, true));
+        Self
+    }
+}
+
+impl Drop for FirstPoll {
+    fn drop(&mut self) {
+        FIRST_POLL.with(|mark| Cell::set(mark, false));
+    }
+}
+
+/// Continues on a thread of the runtime: a future that [`Tasks::start`] polls on its caller's thread awaits this before work that a slow disk or much
+/// computing makes long.
+pub(crate) fn leave_caller_thread() -> LeaveCallerThread {
+    LeaveCallerThread
+}
+
+/// The future of [`leave_caller_thread`].
+#[derive(Debug)]
+pub(crate) struct LeaveCallerThread;
+
+impl Future for LeaveCallerThread {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<()> {
+        // The task that `start` makes of a pending future polls it at once, so nothing has to wake it.
+        match FIRST_POLL.with(Cell::get) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    }
+}
+
+/// Number of attempts to take a lock that [`lock_slow`] makes before it counts the holder as waiting.
+const LOCK_ATTEMPTS: usize = 64;
+
+/// Locks a mutex whose holder may wait for a disk. While a thread of the runtime waits for it, another one goes on with its tasks.
+pub(crate) fn lock_slow<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match mutex.try_lock() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(guard)) => return guard.into_inner(),
+            Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+        }
+    }
+    let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match flavor {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| lock(mutex)),
+        _ => lock(mutex),
+    }
+}
+
 /// The membership of a task in its group; dropped when the task ends, is aborted, or is dropped before it starts.
 #[derive(Debug)]
 struct Member {
@@ -157,92 +253,4 @@ impl Drop for Member {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sync::AtomicBool;
-    use std::time::Duration;
-
-    fn group() -> Tasks {
-        Tasks::new(Handle::current())
-    }
-
-    #[tokio::test]
-    async fn join_waits_for_every_task() {
-        let tasks = group();
-        tasks.join().await;
-        let done = Arc::new(AtomicUsize::new(0));
-        for _ in 0..10 {
-            let (done, inner) = (Arc::clone(&done), tasks.clone());
-            tasks.spawn("outer", async move {
-                tokio::task::yield_now().await;
-                inner.spawn("inner", async move {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                    done.fetch_add(1, Ordering::SeqCst);
-                });
-            });
-        }
-        tasks.join().await;
-        assert_eq!(done.load(Ordering::SeqCst), 10);
-    }
-
-    #[tokio::test]
-    async fn the_stop_signal_reaches_early_and_late_waiters() {
-        let tasks = group();
-        assert!(!tasks.is_stopped());
-        let early = tasks.clone();
-        let waiter = tasks.spawn("waiter", async move { early.stopped().await });
-        tokio::task::yield_now().await;
-        assert!(!waiter.is_finished());
-        tasks.stop();
-        waiter.await.unwrap();
-        tasks.stopped().await;
-        assert!(tasks.clone().is_stopped());
-    }
-
-    #[tokio::test]
-    async fn a_panic_poisons_the_group_and_the_first_name_stays() {
-        let tasks = group();
-        assert_eq!(tasks.spawn("fine", async { 7 }).await.unwrap(), 7);
-        assert_eq!(tasks.poisoned(), None);
-        let failed = tasks.spawn("first", async {
-            tokio::task::yield_now().await;
-            panic!("planted");
-        });
-        assert!(failed.await.unwrap_err().is_panic());
-        assert_eq!(tasks.poisoned(), Some("first"));
-        let failed = tasks.blocking("second", || panic!("planted"));
-        assert!(failed.await.unwrap_err().is_panic());
-        assert_eq!(tasks.poisoned(), Some("first"));
-        tasks.join().await;
-    }
-
-    #[tokio::test]
-    async fn an_aborted_task_leaves_the_group_unpoisoned() {
-        let tasks = group();
-        let started = Arc::new(AtomicBool::new(false));
-        let mark = Arc::clone(&started);
-        let task = tasks.spawn("endless", async move {
-            mark.store(true, Ordering::SeqCst);
-            std::future::pending::<()>().await;
-        });
-        while !started.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-        }
-        task.abort();
-        // This task is aborted before its first poll.
-        tasks
-            .spawn("unstarted", std::future::pending::<()>())
-            .abort();
-        tasks.join().await;
-        assert_eq!(tasks.poisoned(), None);
-    }
-
-    #[tokio::test]
-    async fn a_blocking_panic_poisons_too() {
-        let tasks = group();
-        assert_eq!(tasks.blocking("sum", || 2 + 2).await.unwrap(), 4);
-        assert!(tasks.blocking("bad", || panic!("planted")).await.is_err());
-        assert_eq!(tasks.poisoned(), Some("bad"));
-        assert_eq!(tasks.failed().await, "bad");
-    }
-}
+mod tests;

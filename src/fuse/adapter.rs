@@ -313,7 +313,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let call = Call::data("read", ino.0);
+        let call = Call::transfer("read", ino.0, size as usize);
         self.dispatcher().run(call, reply, move |fs| async move {
             fs.read(ino.0, handle.0, offset, size).await
         });
@@ -336,7 +336,7 @@ impl Filesystem for Adapter {
             from_page_cache: how.contains(WriteFlags::FUSE_WRITE_CACHE),
             kill_privileges: how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };
-        let call = Call::data("write", ino.0);
+        let call = Call::transfer("write", ino.0, data.len());
         self.dispatcher().run(call, reply, move |fs| async move {
             fs.write(&caller, ino.0, handle.0, offset, data, how).await
         });
@@ -382,7 +382,7 @@ impl Filesystem for Adapter {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let call = Call::data("fsync", ino.0);
+        let call = Call::data("fsync", ino.0).on_runtime();
         self.dispatcher().run(call, reply, move |fs| async move {
             fs.fsync(ino.0, handle.0, data_only).await
         });
@@ -454,14 +454,14 @@ impl Filesystem for Adapter {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let call = Call::data("fsyncdir", ino.0);
+        let call = Call::data("fsyncdir", ino.0).on_runtime();
         self.dispatcher().run(call, reply, move |fs| async move {
             fs.fsyncdir(ino.0, handle.0).await
         });
     }
 
     fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        let call = Call::metadata("statfs", ino.0);
+        let call = Call::metadata("statfs", ino.0).on_runtime();
         self.dispatcher()
             .run(call, reply, move |fs| async move { fs.statfs(ino.0).await });
     }
@@ -540,7 +540,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request);
-        let call = Call::data("fallocate", ino.0);
+        let call = Call::data("fallocate", ino.0).on_runtime();
         self.dispatcher().run(call, reply, move |fs| async move {
             fs.fallocate(&caller, ino.0, handle.0, offset, length, mode)
                 .await
@@ -588,7 +588,7 @@ impl Filesystem for Adapter {
         };
         // The reply has 32 bits for what was copied; the kernel asks again for the rest.
         let length = length.min(COPY_MAX);
-        let call = Call::data("copy_file_range", ino.0);
+        let call = Call::data("copy_file_range", ino.0).on_runtime();
         self.dispatcher().run(call, reply, move |fs| async move {
             let copied = fs.copy_file_range(&caller, from, to, length).await?;
             Ok(u32::try_from(copied).unwrap_or(u32::MAX))

@@ -1,8 +1,9 @@
 //! From a request to its answer: one task, one deadline, one reply.
 //!
-//! Life of a request: the dispatch thread owns the arguments and hands over a future; a task polls it; the reply goes out
-//! from that task. When the deadline passes first, the caller gets EIO while the work goes on, because half an operation
-//! is worse than a late one; what the late result granted is undone.
+//! Life of a request: the dispatch thread owns the arguments and makes a future of them. It polls the future once, and what is ready then is answered
+//! by that thread; otherwise a task goes on with it, and the reply goes out from there. One dispatch thread never polls: whatever makes the
+//! others wait, a request that arrives is taken. When the deadline passes first, the caller gets EIO while the work goes on, because half an
+//! operation is worse than a late one; what the late result granted is undone.
 
 use super::reply::{KernelReference, Reply, errno};
 use crate::fs::past::is_past;
@@ -14,10 +15,14 @@ use futures::FutureExt;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tracing::{Instrument, Level};
 
 /// How many deadlines a call on file contents may take: it waits for the bucket or for room in the cache.
 const DATA_DEADLINES: u32 = 10;
+
+/// How many bytes the dispatch thread transfers; more of them are hashed and copied by a thread of the runtime.
+const TRANSFER_MAX: usize = 64 << 10;
 
 /// Which deadline holds for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +33,22 @@ pub(super) enum DeadlineClass {
     Data,
 }
 
+/// Which thread polls a call first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PolledBy {
+    /// The thread that read it.
+    Dispatch,
+    /// One of the runtime: the call takes long even if it waits for nothing.
+    Runtime,
+}
+
 /// What logs and deadlines need to know of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
     pub(super) name: &'static str,
     pub(super) ino: u64,
     pub(super) deadline_class: DeadlineClass,
+    polled_by: PolledBy,
 }
 
 impl Call {
@@ -43,6 +58,7 @@ impl Call {
             name,
             ino,
             deadline_class: DeadlineClass::Metadata,
+            polled_by: PolledBy::Dispatch,
         }
     }
 
@@ -60,6 +76,27 @@ impl Call {
             name,
             ino,
             deadline_class: DeadlineClass::Data,
+            polled_by: PolledBy::Dispatch,
+        }
+    }
+
+    /// Describes a call that moves `bytes` of the contents of `ino`.
+    pub(super) fn transfer(name: &'static str, ino: u64, bytes: usize) -> Self {
+        let polled_by = match bytes <= TRANSFER_MAX {
+            true => PolledBy::Dispatch,
+            false => PolledBy::Runtime,
+        };
+        Self {
+            polled_by,
+            ..Self::data(name, ino)
+        }
+    }
+
+    /// The same call, which the dispatch thread never polls.
+    pub(super) fn on_runtime(self) -> Self {
+        Self {
+            polled_by: PolledBy::Runtime,
+            ..self
         }
     }
 }
@@ -72,6 +109,8 @@ pub(super) struct Dispatcher {
     /// The groups of the rooms below: a panic there makes every later answer EIO.
     below: Tasks,
     deadline: Duration,
+    /// One permit per dispatch thread that polls, one fewer than there are threads.
+    polling: Arc<Semaphore>,
 }
 
 impl Dispatcher {
@@ -80,17 +119,24 @@ impl Dispatcher {
         self.fs.follows()
     }
 
-    /// Makes a dispatcher to `fs` whose requests run as members of `tasks`; a panic in `tasks` or `below` closes it.
-    pub(super) fn new(fs: Arc<FileSystem>, tasks: Tasks, below: Tasks, deadline: Duration) -> Self {
+    /// Makes a dispatcher to `fs` for `threads` threads, whose requests run as members of `tasks`; a panic in `tasks` or `below` closes it.
+    pub(super) fn new(
+        fs: Arc<FileSystem>,
+        tasks: Tasks,
+        below: Tasks,
+        deadline: Duration,
+        threads: usize,
+    ) -> Self {
         Self {
             fs,
             tasks,
             below,
             deadline,
+            polling: Arc::new(Semaphore::new(threads.saturating_sub(1))),
         }
     }
 
-    /// Runs `work` as a task and sends its result, or EIO at the deadline, through `reply`.
+    /// Runs `work` and sends its result, or EIO at the deadline, through `reply`.
     pub(super) fn run<T, R, W, F>(&self, call: Call, reply: R, work: W)
     where
         T: KernelReference,
@@ -105,11 +151,15 @@ impl Dispatcher {
         }
         let span = tracing::debug_span!("fuse", op = call.name, ino = call.ino);
         let work = work(Arc::clone(&self.fs));
-        let dispatcher = self.clone();
-        self.tasks.spawn(
-            call.name,
-            async move { dispatcher.serve(call, reply, work).await }.instrument(span),
-        );
+        let served = self.clone().serve(call, reply, work).instrument(span);
+        let polling = match call.polled_by {
+            PolledBy::Dispatch => self.polling.try_acquire().ok(),
+            PolledBy::Runtime => None,
+        };
+        match polling {
+            Some(_permit) => self.tasks.start(call.name, served),
+            None => drop(self.tasks.spawn(call.name, served)),
+        }
     }
 
     /// Runs `work` as a task whose result no request waits for.

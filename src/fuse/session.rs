@@ -21,8 +21,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Threads that read requests; more of them were not faster in measurements.
-const DISPATCH_THREADS: usize = 2;
+/// Returns how many threads read requests: one per core that polls calls, and one that never does.
+fn dispatch_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, CORES_MAX)) + 1
+}
+
+/// Number of cores beyond which more threads that read requests are not faster.
+const CORES_MAX: usize = 8;
 
 /// How far the kernel reads ahead, in KiB; hides about 20 ms of latency per request.
 const READ_AHEAD_KIB: u32 = 4096;
@@ -132,6 +137,7 @@ impl Mounted {
             requests.clone(),
             below,
             configuration.deadline,
+            dispatch_threads(),
         );
         let (end, ended) = watch::channel(false);
         let session = Session::new(
@@ -289,7 +295,7 @@ fn options(configuration: &Configuration) -> Config {
         MountAccess::Owner => SessionACL::Owner,
         MountAccess::Everyone => SessionACL::All,
     };
-    config.n_threads = Some(DISPATCH_THREADS);
+    config.n_threads = Some(dispatch_threads());
     config
 }
 

@@ -69,5 +69,6 @@ mod verbs_kept;
 mod verbs_patch;
 mod verbs_progress;
 mod versions;
+mod waiting;
 mod writers;
 mod wrong_answers;

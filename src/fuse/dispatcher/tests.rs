@@ -112,8 +112,13 @@ impl Bench {
         let (requests, below) = (group(), group());
         let fs = FileSystem::new(namespace, FsConfig::default(), below.clone());
         let fs = Arc::new(fs);
-        let dispatcher =
-            Dispatcher::new(Arc::clone(&fs), requests.clone(), below.clone(), DEADLINE);
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&fs),
+            requests.clone(),
+            below.clone(),
+            DEADLINE,
+            2,
+        );
         pause();
         Self {
             fs,
@@ -427,4 +432,65 @@ fn a_request_interrupted_by_the_end_of_the_runtime_drops_its_reply_unsent() {
 async fn planted<T>() -> Result<T, FsError> {
     tokio::task::yield_now().await;
     panic!("planted")
+}
+
+/// Starts a request whose work waits for nothing.
+fn ready(dispatcher: &Dispatcher, call: Call) -> Record {
+    let record = Record::default();
+    let inner = record.clone();
+    dispatcher.run(call, record.reply(), move |_| async move {
+        inner.add(Worked);
+        Ok(Granted(inner))
+    });
+    record
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_nothing_is_answered_before_the_dispatch_thread_goes_on() {
+    let bench = Bench::new().await;
+    let record = ready(&bench.dispatcher, Call::metadata("getattr", ROOT));
+    assert_eq!(record.events(), [Worked, Answered]);
+    let record = ready(&bench.dispatcher, Call::transfer("read", ROOT, 65536));
+    assert_eq!(record.events(), [Worked, Answered]);
+    let large = ready(&bench.dispatcher, Call::transfer("read", ROOT, 65537));
+    let marked = ready(
+        &bench.dispatcher,
+        Call::metadata("statfs", ROOT).on_runtime(),
+    );
+    assert_eq!((large.events(), marked.events()), (vec![], vec![]));
+    bench.requests.join().await;
+    assert_eq!(large.events(), [Worked, Answered]);
+    assert_eq!(marked.events(), [Worked, Answered]);
+}
+
+#[tokio::test]
+async fn while_a_dispatch_thread_hangs_in_a_call_the_last_one_polls_none() {
+    let bench = Bench::new().await;
+    let (hangs, is_hung) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (hung, dispatcher) = (Record::default(), bench.dispatcher.clone());
+    let (reply, inner) = (hung.reply(), hung.clone());
+    let thread = std::thread::spawn(move || {
+        dispatcher.run(Call::metadata("create", ROOT), reply, |_| async move {
+            hangs.send(()).unwrap();
+            released.recv().unwrap();
+            inner.add(Worked);
+            Ok(Granted(inner))
+        });
+    });
+    is_hung.recv().unwrap();
+    let other = ready(&bench.dispatcher, Call::metadata("getattr", ROOT));
+    assert_eq!(other.events(), []);
+    tokio::task::yield_now().await;
+    assert_eq!(
+        (other.events(), hung.events()),
+        (vec![Worked, Answered], vec![])
+    );
+    release.send(()).unwrap();
+    thread.join().unwrap();
+    assert_eq!(hung.events(), [Worked, Answered]);
+    assert_eq!(
+        ready(&bench.dispatcher, Call::metadata("getattr", ROOT)).events(),
+        [Worked, Answered]
+    );
 }

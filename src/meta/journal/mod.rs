@@ -17,6 +17,7 @@ pub(crate) use files::JournalToken;
 pub(crate) use recover::Recovered;
 
 use crate::sync::{Arc, Ordering, lock};
+use crate::task::lock_slow;
 use files::JournalShared;
 use recover::{Damage, OpenedJournal};
 use std::path::Path;
@@ -83,7 +84,7 @@ impl Journal {
         let shared = &self.shared;
         // Dropped after the lock is released: the drop of a lease takes the lock again.
         let full;
-        let mut state = lock(&shared.state);
+        let mut state = lock_slow(&shared.state);
         full = if state.is_full(len, shared.file_max) {
             shared.start_file(&mut state)?
         } else {

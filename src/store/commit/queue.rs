@@ -20,6 +20,7 @@ use crate::store::model::ids::OperationId;
 use crate::store::model::version::{Ino, Timestamp};
 use crate::store::schema::journal_record::{OperationRecord, Record};
 use crate::sync::{Arc, Mutex, lock};
+use crate::task::lock_slow;
 
 /// Number of operations that change their stage under one lock: a foreground call waits for no more.
 const PART: usize = 64;
@@ -70,7 +71,7 @@ impl Queue {
         next_id: u64,
         apply: impl FnOnce(u64, &Batch),
     ) -> Result<Arc<Operation>, StoreError> {
-        let mut journaled = lock(&self.journaled);
+        let mut journaled = lock_slow(&self.journaled);
         self.append(&mut journaled, txn, next_id, apply)
     }
 
@@ -82,7 +83,7 @@ impl Queue {
         holds: impl FnOnce() -> bool,
         apply: impl FnOnce(u64, &Batch),
     ) -> Result<Option<Arc<Operation>>, StoreError> {
-        let mut journaled = lock(&self.journaled);
+        let mut journaled = lock_slow(&self.journaled);
         if !holds() {
             return Ok(None);
         }

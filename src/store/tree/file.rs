@@ -24,6 +24,7 @@ use crate::store::tree::Tree;
 use crate::store::tree::inode::{FileInode, LinkState, WriteSession};
 use crate::store::tree::locked::{Inode, LockedFile, LockedInode};
 use crate::sync::Arc;
+use crate::task::leave_caller_thread;
 
 /// Bytes of a write session that stay in memory and in the journal; further bytes go to a staging file.
 const SMALL: u64 = 64 << 10;
@@ -158,6 +159,7 @@ impl Tree {
             let _covered = self.core.append(&record)?;
             Source::Memory(bytes)
         } else {
+            leave_caller_thread().await;
             let staging = self.staging_file(file, len)?;
             let staged = self.append_staged(&staging, bytes).await?;
             let position = staged.position;
