@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::TryLockError;
 use std::task::{Context, Poll, Waker};
+use std::thread::LocalKey;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -176,14 +177,14 @@ struct FirstPoll;
 
 impl FirstPoll {
     fn begin() -> Self {
-        FIRST_POLL.with(|mark| Cell::set(mark, true));
+        LocalKey::with(&FIRST_POLL, |mark| Cell::set(mark, true));
         Self
     }
 }
 
 impl Drop for FirstPoll {
     fn drop(&mut self) {
-        FIRST_POLL.with(|mark| Cell::set(mark, false));
+        LocalKey::with(&FIRST_POLL, |mark| Cell::set(mark, false));
     }
 }
 
@@ -202,7 +203,7 @@ impl Future for LeaveCallerThread {
 
     fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<()> {
         // The task that `start` makes of a pending future polls it at once, so nothing has to wake it.
-        match FIRST_POLL.with(Cell::get) {
+        match LocalKey::with(&FIRST_POLL, Cell::get) {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
