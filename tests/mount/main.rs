@@ -32,6 +32,7 @@ mod economy;
 mod editors;
 mod end_to_end;
 mod failing_store;
+mod file_managers;
 mod followers;
 mod forget;
 mod harness;
