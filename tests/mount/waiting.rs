@@ -98,9 +98,8 @@ fn others_are_answered_while_the_kernel_is_told_of_thousands_of_changes() {
         for n in $(seq 2000); do echo two > d/$n; done; mkdir d/.versions/two; echo here > e/f",
         Duration::from_secs(200),
     );
-    let script = format!(
-        "for time in one two one two; do {PROGRAM} restore d@$time > /dev/null; done"
-    );
+    let script =
+        format!("for time in one two one two; do {PROGRAM} restore d@$time > /dev/null; done");
     let mut restores = begin(&mount, &script);
     let mut rounds = 0;
     while restores.try_wait().unwrap().is_none() {
