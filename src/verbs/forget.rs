@@ -9,7 +9,7 @@ use super::path::{PathText, TimedPath};
 use super::reader::{NodeState, PathReader};
 use super::rows::{RowSender, VerbRow, stamp};
 use crate::store::{
-    ForgetPlan, ForgetRequest, ForgetStep, ForgottenVersion, Ino, Namespace, ShownBy,
+    ForgetPlan, ForgetRequest, ForgetStep, ForgottenVersion, Ino, Kind, Namespace, ShownBy,
 };
 
 /// How many names of what shows the bytes a message has.
@@ -110,9 +110,21 @@ async fn request(reader: &PathReader, verb: &ForgetVerb) -> Result<ForgetRequest
         reader.node_at(&path.names(), None).await?,
         Some(NodeState::Directory(_))
     );
-    if is_directory {
+    let view = reader.view();
+    let known = view.history(place.directory, &place.name).await;
+    let known = known.map_err(VerbError::at(path))?;
+    // What an interrupted forget has left of a name goes on, also where no version of it is left.
+    let forget = reader.namespace.forget();
+    let begun = forget.is_begun(place.directory, &place.name).await;
+    let is_begun = begun.map_err(VerbError::at(path))?;
+    let mut states = known.versions.iter();
+    let had_file = states.any(|state| state.kind != Kind::Directory);
+    if is_directory && !had_file && !is_begun {
         let path = path.to_string();
         return Err(VerbError::IsDirectory { path });
+    }
+    if known.versions.is_empty() && !is_begun {
+        return Err(reader.missing(path).await?);
     }
     let before = match &verb.before {
         Some(time) => {
@@ -124,11 +136,6 @@ async fn request(reader: &PathReader, verb: &ForgetVerb) -> Result<ForgetRequest
         }
         None => None,
     };
-    let view = reader.view();
-    let known = view.history(place.directory, &place.name).await;
-    if known.map_err(VerbError::at(path))?.versions.is_empty() {
-        return Err(reader.missing(path).await?);
-    }
     Ok(ForgetRequest {
         directory: place.directory,
         name: place.name,
@@ -285,7 +292,7 @@ async fn shower_text(
             )
         }
         ShownBy::Hold { began, until } => format!(
-            "its version {} is held until {}: release it (rewindfs label release {path}@{}) and repeat the command",
+            "its version {} is held until {}: release it (rewindfs label release {path}@{} --yes) and repeat the command",
             stamp(*began),
             stamp(*until),
             stamp(*began)

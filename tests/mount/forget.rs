@@ -305,3 +305,28 @@ fn assert_others_follow(follower: &TestMount) {
         "new\none\ntwo\n"
     );
 }
+
+#[test]
+fn an_unfinished_forget_of_a_removed_file_goes_on_with_the_same_command() {
+    let store = tempfile::tempdir().unwrap();
+    let place = Place::local(store.path());
+    let mount = TestMount::start(&place, FLAGS);
+    mount.sh(&script(
+        &mount,
+        &place,
+        r#"
+        mkdir d; head -c 50000 /dev/urandom > d/secret; rw drain $M
+        # A copy that moves no bytes.
+        cp d/secret d/copy; echo new > d/copy; rm d/secret; rw drain $M
+        for time in first second; do
+            refused 1 'the same bytes are in' rw forget $M/d/secret --yes
+        done
+        rw forget $M/d/copy --yes
+        refused 1 'nothing of it is kept' rw forget $M/d/secret --yes
+        # A directory that has taken the name of a file does not keep its versions.
+        echo secret > d/x; rm d/x; mkdir d/x
+        rw forget $M/d/x --yes | grep -q '^forgotten: 1 version'
+        refused 1 'is a directory' rw forget $M/d/x --yes
+        "#,
+    ));
+}

@@ -11,7 +11,7 @@ use crate::store::forget::report::{ForgetPlan, ForgetRequest, ForgottenVersion, 
 use crate::store::forget::shown_bytes::ShownBytes;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
-use crate::store::model::version::{ContentRef, Kind, Retained};
+use crate::store::model::version::{ContentRef, Ino, Kind, Retained};
 use crate::store::schema::forget_keys;
 use crate::store::schema::retention_rows::ForgottenRow;
 
@@ -31,19 +31,27 @@ impl Forgetter {
         let contents = goes.filter_map(|version| version.entry.content.reference());
         let mut lineages: BTreeSet<u64> = contents.map(|content| content.cid).collect();
         lineages.extend(cited.citing);
-        let begun = forget_keys::forgotten(request.directory, &request.name);
         Ok(ForgetPlan {
             bytes: forgotten.bytes.bytes(),
             stay: line.stays.len() as u64,
             has_current: line.stays.iter().any(|state| state.ended.is_none()),
             shown_by,
-            is_begun: self.core.index.row(&begun).await?.is_some(),
+            is_begun: self.is_begun(request.directory, &request.name).await?,
             row: ForgottenRow {
                 lineages: lineages.into_iter().collect(),
                 ..forgotten.bytes.to_row()
             },
             versions: line.goes,
         })
+    }
+
+    /// Tells whether a forget of a name was begun, and its bytes are not gone yet.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn is_begun(&self, directory: Ino, name: &[u8]) -> Result<bool, StoreError> {
+        let begun = forget_keys::forgotten(directory, name);
+        Ok(self.core.index.row(&begun).await?.is_some())
     }
 
     /// Splits the states of a name's line.
@@ -54,7 +62,7 @@ impl Forgetter {
             before,
         } = request;
         let list = self.history.view().history(*directory, name).await?;
-        let mut line = ForgetLine::default();
+        let (mut line, mut ids) = (ForgetLine::default(), BTreeSet::new());
         line.names.insert(ShownName {
             directory: *directory,
             name: name.clone(),
@@ -79,7 +87,7 @@ impl Forgetter {
                 continue;
             }
             let id = of_inode.version;
-            if !line.goes.iter().any(|other| other.id == id) {
+            if ids.insert(id) {
                 line.goes.push(ForgottenVersion {
                     name: name.into(),
                     id,
