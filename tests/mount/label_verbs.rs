@@ -154,6 +154,7 @@ fn a_label_is_a_time_of_paths_and_mounts() {
             refused 1 'is no time and no label' {PROGRAM} restore $M/d/f@nothing
             refused 1 'is no time and no label' {PROGRAM} restore $M/d/f@nothing --dry-run
             refused 2 'write PATH@TIME' {PROGRAM} restore $M/d/f
+            refused 2 'write PATH@TIME' {PROGRAM} restore $M/d@v1/f
             # A name that exists, or existed, is that name.
             echo mail > d/f@v1; test "$(rw cat d/f@v1)" = mail
             refused 1 'write PATH@TIME' {PROGRAM} restore $M/d/f@v1

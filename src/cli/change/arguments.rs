@@ -64,8 +64,9 @@ impl RestoreArguments {
     /// A usage error that names the wrong argument; a failure for a path in no mount.
     pub(super) fn find(self) -> Result<ChangePlace, CliError> {
         let found = find(self.place, self.to.as_deref(), self.writer)?;
-        // What follows an `@` may be a label, which the daemon, or the command on a URL, looks up.
-        let may_have_label = found.path.path.0.contains(&b'@');
+        // What follows an `@` of the last name may be a label, which the daemon, or the command on a URL, looks up.
+        let last = found.path.path.0.rsplit(|byte| *byte == b'/').next();
+        let may_have_label = last.is_some_and(|name| name.contains(&b'@'));
         match found.path.time {
             Some(_) => Ok(found),
             None if may_have_label => Ok(found),

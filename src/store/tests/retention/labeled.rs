@@ -10,15 +10,7 @@ use crate::store::tests::labels::label;
 
 /// A cluster whose policy keeps one ended version of each name, and what is younger than an hour.
 async fn opened(name: &str) -> (TestCluster, Namespace) {
-    let cluster = TestCluster::new(name);
-    let ns = cluster.open().await;
-    let mut policy = Policy::default();
-    for word in ["grid=off", "keep-within=1h", "keep-last=1"] {
-        policy.set(word).unwrap();
-    }
-    let set = ns.retention.set_policy(&policy, InForce::Now).await;
-    set.unwrap();
-    (cluster, ns)
+    opened_with(name, &["grid=off", "keep-within=1h", "keep-last=1"]).await
 }
 
 /// Prunes, recounts, and returns the number and the bytes of the versions that a label keeps.

@@ -6,15 +6,7 @@ use crate::store::tests::labels::{label, mkdir, move_to};
 
 /// A cluster whose policy keeps an hour of history, and removed names for a month.
 async fn opened(name: &str) -> (TestCluster, Namespace) {
-    let cluster = TestCluster::new(name);
-    let ns = cluster.open().await;
-    let mut policy = Policy::default();
-    for word in ["grid=off", "keep-within=1h", "keep-removed=30d"] {
-        policy.set(word).unwrap();
-    }
-    let set = ns.retention.set_policy(&policy, InForce::Now).await;
-    set.unwrap();
-    (cluster, ns)
+    opened_with(name, &["grid=off", "keep-within=1h", "keep-removed=30d"]).await
 }
 
 async fn rmdir(ns: &Namespace, parent: Ino, name: &[u8]) {

@@ -50,6 +50,19 @@ async fn prune(ns: &Namespace) -> RetentionReport {
     ns.retention.run(DROP).await.unwrap()
 }
 
+/// A cluster and its namespace, with a policy in force.
+async fn opened_with(name: &str, words: &[&str]) -> (TestCluster, Namespace) {
+    let cluster = TestCluster::new(name);
+    let ns = cluster.open().await;
+    let mut policy = Policy::default();
+    for word in words {
+        policy.set(word).unwrap();
+    }
+    let set = ns.retention.set_policy(&policy, InForce::Now).await;
+    set.unwrap();
+    (cluster, ns)
+}
+
 fn slot(directory: Ino, name: &str) -> Slot {
     (directory.0, name.to_owned())
 }
