@@ -36,7 +36,7 @@ pub(super) async fn preview(
     let plan = plan.map_err(VerbError::at(&verb.path))?;
     send_versions(reader, verb, &plan, rows).await?;
     check_free(reader, verb, &plan).await?;
-    if let Some(by) = other_versions(reader, verb, &plan).await? {
+    if let Some(by) = other_versions(reader, &plan).await? {
         let row = ForgetRow {
             what: "also".to_owned(),
             note: Some(format!(
@@ -46,6 +46,7 @@ pub(super) async fn preview(
         };
         rows.put_row(VerbRow::Forget(row)).await?;
     }
+    send_alike(reader, &plan, rows).await?;
     let total = ForgetRow {
         what: "would_go".to_owned(),
         versions: Some(plan.versions.len() as u64),
@@ -81,7 +82,7 @@ pub(super) async fn forget(
     let (plan, ()) = tokio::join!(forgetting, telling);
     let plan = plan.map_err(VerbError::at(&verb.path))?;
     check_free(&reader, verb, &plan).await?;
-    if let Some(by) = other_versions(&reader, verb, &plan).await? {
+    if let Some(by) = other_versions(&reader, &plan).await? {
         let path = verb.path.to_string();
         let is_stored = |shower: &ShownBy| matches!(shower, ShownBy::Stored(_));
         return Err(match plan.shown_by.iter().any(is_stored) {
@@ -89,6 +90,7 @@ pub(super) async fn forget(
             false => VerbError::VersionsElsewhere { path, by },
         });
     }
+    send_alike(&reader, &plan, rows).await?;
     let gone = ForgetRow {
         what: "gone".to_owned(),
         versions: Some(plan.versions.len() as u64),
@@ -119,11 +121,15 @@ async fn request(reader: &PathReader, verb: &ForgetVerb) -> Result<ForgetRequest
     let is_begun = begun.map_err(VerbError::at(path))?;
     let mut states = known.versions.iter();
     let had_file = states.any(|state| state.kind != Kind::Directory);
-    if is_directory && !had_file && !is_begun {
+    let has_other = is_begun || {
+        let transient = view.was_transient(place.directory, &place.name).await;
+        transient.map_err(VerbError::at(path))?
+    };
+    if is_directory && !had_file && !has_other {
         let path = path.to_string();
         return Err(VerbError::IsDirectory { path });
     }
-    if known.versions.is_empty() && !is_begun {
+    if known.versions.is_empty() && !has_other {
         return Err(reader.missing(path).await?);
     }
     let before = match &verb.before {
@@ -173,6 +179,46 @@ async fn send_versions(
         rows.put_row(VerbRow::Forget(row)).await?;
     }
     Ok(())
+}
+
+/// Sends what shows a few bytes that are the same.
+async fn send_alike(
+    reader: &PathReader,
+    plan: &ForgetPlan,
+    rows: &RowSender,
+) -> Result<(), VerbError> {
+    let shown_by: Vec<&ShownBy> = plan.shown_alike.iter().collect();
+    if shown_by.is_empty() {
+        return Ok(());
+    }
+    let mut by = Vec::new();
+    for shower in shown_by.iter().take(NAMED_MAX) {
+        by.push(match shower {
+            ShownBy::Name(name) => {
+                let shown = full_path(reader, name.directory, &name.name).await?;
+                format!("the current content of {shown}")
+            }
+            other => shower_text(reader, other).await?,
+        });
+    }
+    add_count(&mut by, shown_by.len());
+    let row = ForgetRow {
+        what: "alike".to_owned(),
+        note: Some(format!(
+            "the same few bytes are in {}: a copy, or the same by chance; they stay there",
+            by.join(", ")
+        )),
+        ..ForgetRow::default()
+    };
+    rows.put_row(VerbRow::Forget(row)).await
+}
+
+/// Says how many of `count` names a message lacks.
+fn add_count(by: &mut Vec<String>, count: usize) {
+    let more = count.saturating_sub(NAMED_MAX);
+    if more > 0 {
+        by.push(format!("and {more} more"));
+    }
 }
 
 /// Says what of the file stays.
@@ -244,45 +290,36 @@ async fn check_free(
     let shown_by: Vec<&ShownBy> = shown_by.filter(|shower| shower.is_in_the_way()).collect();
     Err(VerbError::ShownElsewhere {
         path: verb.path.to_string(),
-        by: shower_texts(reader, verb, &shown_by, "; ").await?,
+        by: shower_texts(reader, &shown_by, "; ").await?,
     })
 }
 
 /// Names the versions of other names that show the bytes; `None` if there are none.
 async fn other_versions(
     reader: &PathReader,
-    verb: &ForgetVerb,
     plan: &ForgetPlan,
 ) -> Result<Option<String>, VerbError> {
     let shown_by: Vec<&ShownBy> = plan.shown_by.iter().collect();
     Ok(match shown_by.is_empty() {
         true => None,
-        false => Some(shower_texts(reader, verb, &shown_by, ", ").await?),
+        false => Some(shower_texts(reader, &shown_by, ", ").await?),
     })
 }
 
 async fn shower_texts(
     reader: &PathReader,
-    verb: &ForgetVerb,
     shown_by: &[&ShownBy],
     between: &str,
 ) -> Result<String, VerbError> {
     let mut by = Vec::new();
     for shower in shown_by.iter().take(NAMED_MAX) {
-        by.push(shower_text(reader, &verb.path, shower).await?);
+        by.push(shower_text(reader, shower).await?);
     }
-    let more = shown_by.len().saturating_sub(NAMED_MAX);
-    if more > 0 {
-        by.push(format!("and {more} more"));
-    }
+    add_count(&mut by, shown_by.len());
     Ok(by.join(between))
 }
 
-async fn shower_text(
-    reader: &PathReader,
-    path: &TimedPath,
-    shower: &ShownBy,
-) -> Result<String, VerbError> {
+async fn shower_text(reader: &PathReader, shower: &ShownBy) -> Result<String, VerbError> {
     Ok(match shower {
         ShownBy::Label { directory, name } => {
             let above = reader.directory_path(*directory).await?;
@@ -291,12 +328,14 @@ async fn shower_text(
                 "label {label} of /{above} shows a version of it: remove the label (rewindfs label delete) and repeat the command"
             )
         }
-        ShownBy::Hold { began, until } => format!(
-            "its version {} is held until {}: release it (rewindfs label release {path}@{} --yes) and repeat the command",
-            stamp(*began),
-            stamp(*until),
-            stamp(*began)
-        ),
+        ShownBy::Hold { name, began, until } => {
+            let held = full_path(reader, name.directory, &name.name).await?;
+            format!(
+                "the version {began} of {held} is held until {}: release it (rewindfs label release {held}@{began} --yes) and repeat the command",
+                stamp(*until),
+                began = stamp(*began)
+            )
+        }
         ShownBy::Name(name) => {
             let shown = full_path(reader, name.directory, &name.name).await?;
             format!(

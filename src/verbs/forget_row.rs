@@ -8,7 +8,7 @@ use super::path::PathText;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForgetRow {
     /// What it is: `version` (one that goes), `stays` (how many states of the file stay), `also`
-    /// (versions of other names that show the same bytes), `would_go` (all versions that would go, in a
+    /// (versions of other names that show the same bytes), `alike` (what shows a few bytes that are the same, a copy or by chance), `would_go` (all versions that would go, in a
     /// preview), `deleted` (all versions that were deleted), `step` (how far it is), `gone` (the bytes are gone).
     pub what: String,
     /// The name under which the version is recorded, as a path from the root of the namespace.

@@ -215,6 +215,43 @@ fn bytes_below_a_file_that_was_written_over_go_once_it_is_saved_anew() {
 }
 
 #[test]
+fn a_secret_that_an_editor_saved_is_forgotten_and_advice_names_what_can_be_done() {
+    let store = tempfile::tempdir().unwrap();
+    let place = Place::local(store.path());
+    let mount = TestMount::start(&place, FLAGS);
+    let secret = Random::new(9).bytes(30_000);
+    fs::write(mount.path("f.new"), &secret).unwrap();
+    mount.sh("mv f.new f; sleep 0.1; echo new > f; printf 'key 7Yq' > g; sync g; printf 'key 7Yq' > h; sync h; echo new > g");
+    mount.drain();
+    assert!(!holding(&mount, &place, &secret).is_empty());
+    mount.sh(&script(
+        &mount,
+        &place,
+        r#"
+        rw forget $M/f | grep -q 'f.new'
+        rw forget $M/f.new --json | grep -q '"what":"would_go",.*"versions":1'
+        rw forget $M/f --yes
+        refused 1 'nothing of it is kept' rw forget $M/f.new
+        test "$(cat $M/f)" = new
+        rw forget $M/g | grep -q 'the same few bytes are in the current content of h: a copy, or the same by chance'
+        rw forget $M/g --yes --json | grep -q '"what":"alike"'
+        # The name that a held version had is the one that the advice has.
+        echo one > $M/old; sleep 0.1; echo two > $M/old; sleep 11
+        T=$(ls $M/.versions/@files/old | head -1)
+        rw label hold $M/old@$T 1d
+        mv $M/old $M/name; sleep 0.1; echo three > $M/name
+        said=$(rw forget $M/name --yes 2>&1) && exit 1
+        advice=$(printf '%s' "$said" | grep -o 'rewindfs label release [^ ]* --yes')
+        case "$advice" in *" old@"*) ;; *) echo "$said"; exit 1;; esac
+        cd $M; rw ${advice#rewindfs }
+        rw forget $M/name --yes
+        "#,
+    ));
+    assert_eq!(holding(&mount, &place, &secret), [""; 0]);
+    assert_eq!(mount.sh("cat g h name"), "new\nkey 7Yqthree\n");
+}
+
+#[test]
 fn a_forget_that_a_crash_interrupts_is_repeated_and_completes() {
     let store = tempfile::tempdir().unwrap();
     let place = Place::local(store.path());

@@ -105,7 +105,8 @@ impl Forgetter {
     async fn stored_by(&self, row: &ForgottenRow) -> Result<Vec<ShownBy>, StoreError> {
         let mut bytes = ShownBytes::default();
         bytes.add_row(row);
-        let lineages = self.lineages_with(&bytes).await?;
+        let own = row.lineages.iter().copied().collect();
+        let lineages = self.lineages_with(&bytes, &own).await?;
         if lineages.showing.is_empty() {
             return Ok(Vec::new());
         }
@@ -122,7 +123,8 @@ impl Forgetter {
     async fn still_shown_by(&self, row: &ForgottenRow) -> Result<Vec<ShownBy>, StoreError> {
         let mut bytes = ShownBytes::default();
         bytes.add_row(row);
-        let lineages = self.lineages_with(&bytes).await?;
+        let own = row.lineages.iter().copied().collect();
+        let lineages = self.lineages_with(&bytes, &own).await?;
         self.other_showers(&LineRows::default(), &bytes, &lineages)
             .await
     }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::store::forget::report::{ForgottenVersion, ShownName};
-use crate::store::forget::shown_bytes::ShownBytes;
+use crate::store::history::transient::TransientState;
 use crate::store::model::ids::Dentry;
-use crate::store::model::version::{ContentRef, PastEntry};
+use crate::store::model::version::{ContentRef, PastEntry, Timestamp};
 use crate::store::schema::keys;
 
 /// The keys of the rows of a line.
@@ -25,13 +25,31 @@ pub(super) struct ForgetLine {
     pub(super) rows: LineRows,
 }
 
-/// What stays, as far as its bytes are concerned.
-#[derive(Debug, Default)]
-pub(super) struct ForgottenBytes {
-    /// The contents that only versions show that go.
-    pub(super) contents: BTreeSet<ContentRef>,
-    /// The bytes that only these show.
-    pub(super) bytes: ShownBytes,
+impl ForgetLine {
+    /// Adds the states of transient names that ended at or before `before`, but for those whose content a state shows that stays: they
+    /// go with that.
+    pub(super) fn add_transient(&mut self, states: Vec<TransientState>, before: Option<Timestamp>) {
+        let stays = self.stays.iter();
+        let kept: BTreeSet<ContentRef> = stays
+            .filter_map(|state| state.content.reference())
+            .collect();
+        for TransientState { name, state } in states {
+            self.rows.add(&name, &state, false);
+            let content = state.content.reference();
+            let is_later = state
+                .ended
+                .is_none_or(|ended| before.is_some_and(|at| at < ended));
+            if is_later || content.is_some_and(|content| kept.contains(&content)) {
+                continue;
+            }
+            self.goes.push(ForgottenVersion {
+                name: name.into(),
+                id: state.version,
+                entry: state,
+            });
+        }
+        self.goes.sort_by_key(|version| version.id);
+    }
 }
 
 impl LineRows {

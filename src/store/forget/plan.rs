@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::store::data::contents::ResolvedExtent;
 use crate::store::forget::Forgetter;
-use crate::store::forget::line::{ForgetLine, ForgottenBytes};
-use crate::store::forget::report::{ForgetPlan, ForgetRequest, ForgottenVersion, ShownName};
+use crate::store::forget::line::ForgetLine;
+use crate::store::forget::report::{ForgetPlan, ForgetRequest, ForgottenVersion};
 use crate::store::forget::shown_bytes::ShownBytes;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
@@ -24,22 +24,25 @@ impl Forgetter {
         let line = self.line(request).await?;
         let forgotten = self.forgotten_bytes(&line).await?;
         let mut shown_by = self.protected_by(&line).await?;
-        let cited = self.lineages_with(&forgotten.bytes).await?;
-        let others = self.other_showers(&line.rows, &forgotten.bytes, &cited);
-        shown_by.extend(others.await?);
         let goes = line.goes.iter();
         let contents = goes.filter_map(|version| version.entry.content.reference());
         let mut lineages: BTreeSet<u64> = contents.map(|content| content.cid).collect();
+        let cited = self.lineages_with(&forgotten, &lineages).await?;
+        let others = self.other_showers(&line.rows, &forgotten, &cited);
+        shown_by.extend(others.await?);
+        let alike = self.shown_alike(&line.rows, &forgotten, &cited);
+        let shown_alike = alike.await?;
         lineages.extend(cited.citing);
         Ok(ForgetPlan {
-            bytes: forgotten.bytes.bytes(),
+            bytes: forgotten.bytes(),
             stay: line.stays.len() as u64,
             has_current: line.stays.iter().any(|state| state.ended.is_none()),
             shown_by,
+            shown_alike,
             is_begun: self.is_begun(request.directory, &request.name).await?,
             row: ForgottenRow {
                 lineages: lineages.into_iter().collect(),
-                ..forgotten.bytes.to_row()
+                ..forgotten.to_row()
             },
             versions: line.goes,
         })
@@ -61,12 +64,11 @@ impl Forgetter {
             name,
             before,
         } = request;
-        let list = self.history.view().history(*directory, name).await?;
+        let view = self.history.view();
+        let list = view.history(*directory, name).await?;
         let (mut line, mut ids) = (ForgetLine::default(), BTreeSet::new());
-        line.names.insert(ShownName {
-            directory: *directory,
-            name: name.clone(),
-        });
+        let own = Dentry::new(*directory, name.clone());
+        line.names.insert(own.clone().into());
         for state in &list.versions {
             if state.kind == Kind::Directory || state.kept == Retained::Nothing {
                 continue;
@@ -74,7 +76,7 @@ impl Forgetter {
             let earlier = list.earlier_name(state.version.timestamp);
             let name = match earlier {
                 Some(earlier) => Dentry::new(earlier.parent, Bytes::copy_from_slice(earlier.name)),
-                None => Dentry::new(*directory, name.clone()),
+                None => own.clone(),
             };
             line.names.insert(name.clone().into());
             let is_linked = state.shared.is_some();
@@ -95,14 +97,16 @@ impl Forgetter {
                 });
             }
         }
+        let transient = view.transient_states(&own, &list.versions).await?;
+        line.add_transient(transient, *before);
         Ok(line)
     }
 
-    /// Returns the bytes that go with a line's versions.
+    /// Returns the bytes that only those versions of a line show that go.
     pub(super) async fn forgotten_bytes(
         &self,
         line: &ForgetLine,
-    ) -> Result<ForgottenBytes, StoreError> {
+    ) -> Result<ShownBytes, StoreError> {
         let mut kept = ShownBytes::default();
         let mut kept_contents = BTreeSet::new();
         for state in &line.stays {
@@ -112,18 +116,18 @@ impl Forgetter {
                 self.add_shown(&mut kept, content, state.attrs.size).await?;
             }
         }
-        let mut forgotten = ForgottenBytes::default();
+        let (mut forgotten, mut contents) = (ShownBytes::default(), BTreeSet::new());
         for version in &line.goes {
             let entry = &version.entry;
             if let Some(content) = entry.content.reference()
                 && !kept_contents.contains(&content)
-                && forgotten.contents.insert(content)
+                && contents.insert(content)
             {
-                let bytes = &mut forgotten.bytes;
-                self.add_shown(bytes, content, entry.attrs.size).await?;
+                self.add_shown(&mut forgotten, content, entry.attrs.size)
+                    .await?;
             }
         }
-        forgotten.bytes.subtract(&kept);
+        forgotten.subtract(&kept);
         Ok(forgotten)
     }
 

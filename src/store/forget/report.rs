@@ -59,6 +59,8 @@ pub struct ForgetPlan {
     pub has_current: bool,
     /// What else shows these bytes.
     pub shown_by: Vec<ShownBy>,
+    /// What shows a few bytes that are the same, and of which no row tells whether they are a copy.
+    pub shown_alike: Vec<ShownBy>,
     /// Whether the bytes of versions that are deleted already have to go.
     pub is_begun: bool,
     /// What is to be remembered until the bytes are gone.
@@ -86,6 +88,8 @@ pub enum ShownBy {
     },
     /// A hold on the version that began then, until a time.
     Hold {
+        /// The name under which the version is recorded.
+        name: ShownName,
         /// When the version began.
         began: Timestamp,
         /// The end of the hold.

@@ -12,7 +12,7 @@ use crate::store::data::contents::ResolvedExtent;
 use crate::store::forget::Forgetter;
 use crate::store::forget::line::{ForgetLine, LineRows};
 use crate::store::forget::report::{ForgottenVersion, ShownBy, ShownName};
-use crate::store::forget::shown_bytes::ShownBytes;
+use crate::store::forget::shown_bytes::{ShownBytes, is_brief};
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Ino, Timestamp};
 use crate::store::schema::keys;
@@ -38,6 +38,8 @@ pub(super) struct CitingLineages {
     pub(super) showing: BTreeSet<u64>,
     /// Those with rows that cite an extent which has some of the bytes, even if they show others of it.
     pub(super) citing: BTreeSet<u64>,
+    /// Others with rows that show a few bytes which are the same: a copy, or by chance.
+    pub(super) alike: BTreeSet<u64>,
 }
 
 /// A content that a row shows, and the length of the file.
@@ -75,6 +77,7 @@ impl Forgetter {
         let until = view.hold_of(version.entry.ino, version.id).await?;
         let until = until.filter(|until| *until > self.core.now());
         Ok(until.map(|until| ShownBy::Hold {
+            name: version.name.clone(),
             began: version.id.timestamp,
             until,
         }))
@@ -139,7 +142,18 @@ impl Forgetter {
         lineages: &CitingLineages,
     ) -> Result<Vec<ShownBy>, StoreError> {
         let wanted = |key: &Bytes| !line.0.contains(key);
-        self.showers(lineages, wanted, Some(bytes)).await
+        self.showers(&lineages.showing, wanted, Some(bytes)).await
+    }
+
+    /// Returns what shows a few bytes that are the same, but for the rows of the line.
+    pub(super) async fn shown_alike(
+        &self,
+        line: &LineRows,
+        bytes: &ShownBytes,
+        lineages: &CitingLineages,
+    ) -> Result<Vec<ShownBy>, StoreError> {
+        let wanted = |key: &Bytes| !line.0.contains(key);
+        self.showers(&lineages.alike, wanted, Some(bytes)).await
     }
 
     /// Returns what shows contents of lineages whose rows have some bytes, whether or not it shows these bytes.
@@ -147,7 +161,7 @@ impl Forgetter {
         &self,
         lineages: &CitingLineages,
     ) -> Result<Vec<ShownBy>, StoreError> {
-        let states = self.showers(lineages, |_| true, None).await?;
+        let states = self.showers(&lineages.showing, |_| true, None).await?;
         let stored = states.into_iter().map(|state| match state {
             ShownBy::Name(name) => ShownBy::Stored(name),
             other => other,
@@ -158,11 +172,10 @@ impl Forgetter {
     /// Returns what shows contents of lineages: with `bytes`, only what shows some of these.
     async fn showers(
         &self,
-        lineages: &CitingLineages,
+        lineages: &BTreeSet<u64>,
         is_wanted: impl Fn(&Bytes) -> bool,
         bytes: Option<&ShownBytes>,
     ) -> Result<Vec<ShownBy>, StoreError> {
-        let lineages = &lineages.showing;
         if lineages.is_empty() {
             return Ok(Vec::new());
         }
@@ -200,24 +213,33 @@ impl Forgetter {
         Ok(found)
     }
 
-    /// Returns the lineages whose rows have some of the bytes, or cite their extents.
+    /// Returns the lineages whose rows have some of the bytes, or cite their extents. A few inline bytes count in the lineages `own` only,
+    /// to which they belonged.
     pub(super) async fn lineages_with(
         &self,
         bytes: &ShownBytes,
+        own: &BTreeSet<u64>,
     ) -> Result<CitingLineages, StoreError> {
-        let (mut with, mut citing) = (BTreeSet::new(), BTreeSet::new());
+        let mut found = CitingLineages::default();
         if bytes.is_empty() {
-            return Ok(CitingLineages::default());
+            return Ok(found);
         }
         let mut rows = self.rows_of(RangeTable::all()).await?;
         while let Some((key, value)) = rows.next().await? {
             let row = RangeTable::decode(&value)?;
-            let mut slices = row.pieces().iter();
-            if slices.any(|slice| bytes.meets(&slice.source, slice.skip, slice.len)) {
-                with.extend(keys::lineage_of(&key));
-            }
-            if row.pieces().iter().any(|slice| bytes.are_in(&slice.source)) {
-                citing.extend(keys::lineage_of(&key));
+            let Some(cid) = keys::lineage_of(&key) else {
+                continue;
+            };
+            for slice in row.pieces() {
+                if bytes.meets(&slice.source, slice.skip, slice.len) {
+                    match is_brief(slice) && !own.contains(&cid) {
+                        true => found.alike.insert(cid),
+                        false => found.showing.insert(cid),
+                    };
+                }
+                if bytes.are_in(&slice.source) {
+                    found.citing.insert(cid);
+                }
             }
         }
         let mut began_over = Vec::new();
@@ -226,18 +248,10 @@ impl Forgetter {
             let row = LineageTable::decode(&value)?;
             began_over.extend(keys::lineage_of(&key).map(|cid| (cid, row.parent.cid)));
         }
-        loop {
-            let before = with.len();
-            let below = began_over.iter().filter(|(_, over)| with.contains(over));
-            let below: Vec<u64> = below.map(|(cid, _)| *cid).collect();
-            with.extend(below);
-            if with.len() == before {
-                return Ok(CitingLineages {
-                    showing: with,
-                    citing,
-                });
-            }
-        }
+        add_later(&mut found.showing, &began_over);
+        add_later(&mut found.alike, &began_over);
+        found.alike.retain(|cid| !found.showing.contains(cid));
+        Ok(found)
     }
 
     async fn rows_of(&self, table: Bytes) -> Result<Box<dyn RowScan>, StoreError> {
@@ -280,6 +294,19 @@ impl Forgetter {
             (Some((_, name)), None) => ShownBy::Name(name.into()),
             (None, _) => ShownBy::OpenFile,
         })
+    }
+}
+
+/// Adds the lineages that began over those of a set; `began_over` has each lineage with the one that it began over.
+fn add_later(set: &mut BTreeSet<u64>, began_over: &[(u64, u64)]) {
+    loop {
+        let before = set.len();
+        let later = began_over.iter().filter(|(_, over)| set.contains(over));
+        let later: Vec<u64> = later.map(|(cid, _)| *cid).collect();
+        set.extend(later);
+        if set.len() == before {
+            return;
+        }
     }
 }
 

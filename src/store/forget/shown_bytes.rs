@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use crate::store::data::segment::hash;
 use crate::store::schema::retention_rows::{ForgottenInline, ForgottenPart, ForgottenRow};
-use crate::store::schema::rows::ExtentSource;
+use crate::store::schema::rows::{ExtentSlice, ExtentSource};
 
-/// Inline bytes that are shorter than this are not looked for elsewhere: a few bytes are the same by chance.
-const INLINE_MIN: usize = 16;
+/// Inline bytes that are shorter than this may be the same by chance.
+const BRIEF: usize = 16;
 
 /// An extent: epoch and sequence of its segment, and its offset there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ impl ShownBytes {
             }
             ExtentSource::Inline(bytes) => {
                 let shown = bytes.slice(inline_part(bytes, skip, len));
-                if shown.len() >= INLINE_MIN {
+                if !shown.is_empty() {
                     self.inline.insert(hash(&shown), shown.len() as u32);
                 }
             }
@@ -89,7 +89,7 @@ impl ShownBytes {
             }
             ExtentSource::Inline(bytes) => {
                 let shown = bytes.slice(inline_part(bytes, skip, len));
-                shown.len() >= INLINE_MIN && self.inline.contains_key(&hash(&shown))
+                self.inline.contains_key(&hash(&shown))
             }
             ExtentSource::Zero => false,
         }
@@ -151,6 +151,14 @@ impl ShownBytes {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.extents.is_empty() && self.inline.is_empty()
+    }
+}
+
+/// Tells whether the bytes that a slice shows are so few that others are the same by chance.
+pub(crate) fn is_brief(slice: &ExtentSlice) -> bool {
+    match &slice.source {
+        ExtentSource::Inline(bytes) => inline_part(bytes, slice.skip, slice.len).len() < BRIEF,
+        ExtentSource::Segment { .. } | ExtentSource::Zero => false,
     }
 }
 
@@ -227,11 +235,18 @@ mod tests {
         all.add(&long(1), 0, 20);
         all.add(&long(2), 0, 20);
         all.add(&long(3), 0, 5);
-        assert_eq!(all.bytes(), 40, "five bytes are the same by chance");
+        assert_eq!(all.bytes(), 45);
         let mut kept = ShownBytes::default();
         kept.add(&long(2), 0, 20);
         all.subtract(&kept);
         assert!(all.meets(&long(1), 0, 20) && !all.meets(&long(2), 0, 20));
-        assert!(!all.is_empty());
+        assert!(all.meets(&long(3), 4, 5) && !all.meets(&long(3), 0, 20));
+        let shown = |len| ExtentSlice {
+            start: 0,
+            len,
+            skip: 20 - len,
+            source: long(1),
+        };
+        assert!(is_brief(&shown(15)) && !is_brief(&shown(16)));
     }
 }

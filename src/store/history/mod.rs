@@ -29,6 +29,7 @@ pub(crate) mod restore_step_plan;
 pub(crate) mod restore_steps;
 pub(crate) mod restore_tree;
 pub(crate) mod restore_walk;
+pub(crate) mod transient;
 pub(crate) mod undelete;
 pub(crate) mod version_list;
 pub(crate) mod versions;

@@ -68,7 +68,7 @@ pub(super) async fn forget(ns: &Namespace, name: &'static [u8]) -> ForgetPlan {
 }
 
 /// Saves bytes as a program does that waits for the bucket: few ones are stored in rows.
-async fn save_synced(ns: &Namespace, name: &[u8], bytes: &[u8]) {
+pub(super) async fn save_synced(ns: &Namespace, name: &[u8], bytes: &[u8]) {
     let (_, file) = ns
         .tree
         .create_open(ROOT, name, new_file(), &author())
@@ -200,6 +200,7 @@ async fn what_something_else_shows_is_not_forgotten() {
     assert_eq!(forget(&ns, b"labelled").await.shown_by, [by_label]);
     ns.history.remove_label(ROOT, b"L").await.unwrap();
     let by_hold = ShownBy::Hold {
+        name: named(b"held"),
         began: held[0].version.timestamp,
         until,
     };

@@ -16,6 +16,7 @@ mod fenced;
 mod filing;
 mod follow;
 mod forget;
+mod forget_saves;
 mod forget_stored;
 mod full;
 mod labels;
