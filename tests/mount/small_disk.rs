@@ -138,6 +138,46 @@ fn writes_larger_than_the_cache_disk_survive_a_kill() {
     small.mount.umount();
 }
 
+#[test]
+fn a_program_that_forked_and_keeps_its_file_open_does_not_hold_the_disk() {
+    let store = tempfile::tempdir().unwrap();
+    let Some(mut small) = small(&Place::local(store.path()), &[]) else {
+        return;
+    };
+    // Small files are kept in the journal, together more than the disk has.
+    let script = r#"
+import os
+held = os.open("held", os.O_RDWR | os.O_CREAT)
+os.write(held, b"first\n")
+if os.fork() == 0:
+    os.close(held)          # a FLUSH, and no RELEASE
+    os._exit(0)
+os.wait()
+os.fsync(held)
+os.mkdir("many")
+bytes = os.urandom(60000)
+for number in range(2000):
+    with open(f"many/{number}", "wb") as file:
+        file.write(bytes)
+os.write(held, b"second\n")
+"#;
+    fs::write(small.cache.path().join("script.py"), script).unwrap();
+    let run = format!("python3 {}/script.py", small.cache.path().display());
+    small.mount.sh_within(&run, Duration::from_secs(240));
+    assert_eq!(
+        small.mount.sh("cat held; ls many | wc -l"),
+        "first\nsecond\n2000\n"
+    );
+    // The state at the close of the child is a version of its own.
+    let versions = small.mount.sh("cat .versions/@files/held/2*");
+    assert_eq!(versions, "first\nfirst\nsecond\n");
+    small.mount.umount();
+    wipe(small.cache.path());
+    small.mount.mount();
+    assert_eq!(small.mount.sh("cat held"), "first\nsecond\n");
+    small.mount.umount();
+}
+
 /// Appends until ENOSPC. Returns the number of successful writes and the time of the refused one.
 fn fill(file: &mut File, limit: u64) -> (u64, Duration) {
     for number in 0.. {

@@ -299,7 +299,7 @@ impl Recovery {
             let author = file.author.clone();
             if let Some(flushed) = self.tree.flush_locked(&mut file, &author, None)? {
                 self.tree
-                    .save_upto(&mut locked, &flushed.0, Op::Recovered)
+                    .save_upto(&mut locked, flushed.0, Op::Recovered)
                     .await?;
             }
         }
@@ -321,7 +321,7 @@ impl Recovery {
                 .flush_locked(&mut file, &Author::default(), None)?
         {
             self.tree
-                .save_upto(&mut locked, &flushed.0, Op::Recovered)
+                .save_upto(&mut locked, flushed.0, Op::Recovered)
                 .await?;
         }
         Ok(())

@@ -19,6 +19,7 @@ mod forget;
 mod forget_saves;
 mod forget_stored;
 mod full;
+mod held_open;
 mod labels;
 mod labels_kept;
 mod linked;

@@ -29,14 +29,15 @@ use crate::sync::{Arc, lock};
 /// A flushed state whose handle is not released within this time is written back as a provisional state.
 pub(crate) const FLUSH_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// A flushed state that is not a version yet.
+/// Names a flushed state, which may have become a version meanwhile. The state itself belongs to the inode, so that a handle that stays
+/// open keeps neither its bytes nor the journal.
 #[derive(Clone, Debug)]
-pub struct PendingFlush(pub(crate) Arc<FlushedState>);
+pub struct PendingFlush(pub(crate) Timestamp);
 
 impl PendingFlush {
     /// Returns the timestamp of the flush.
     pub fn timestamp(&self) -> Timestamp {
-        self.0.at
+        self.0
     }
 }
 
@@ -65,9 +66,7 @@ impl File {
     pub async fn save(&self, flushed: PendingFlush) -> Result<(), StoreError> {
         self.tree.room_for_names().await;
         let mut locked = self.lock().await?;
-        self.tree
-            .save_upto(&mut locked, &flushed.0, Op::Write)
-            .await
+        self.tree.save_upto(&mut locked, flushed.0, Op::Write).await
     }
 
     /// Waits until the file's content is durable, as fsync(2) does. A state that is not a version is committed as a provisional
@@ -111,8 +110,7 @@ impl Tree {
         }
         let mut leaf = locked.file().ok_or(StoreError::IsDirectory)?;
         if let Some(flushed) = tree.flush_locked(&mut leaf, author, None)? {
-            tree.save_upto(&mut locked, &flushed.0, Op::Truncate)
-                .await?;
+            tree.save_upto(&mut locked, flushed.0, Op::Truncate).await?;
         }
         drop(locked);
         file.stat().await
@@ -133,7 +131,7 @@ impl Tree {
         // An fsync may have queued a later state than the newest flushed one: then no flush has the present state.
         let waits = |newest: &Arc<FlushedState>| !file.is_behind(newest);
         if !file.is_unflushed() && (saved || file.flushes.last().is_some_and(waits)) {
-            return Ok(replaces.or_else(|| file.flushes.last().cloned().map(PendingFlush)));
+            return Ok(replaces.or_else(|| file.flushes.last().map(|f| PendingFlush(f.at))));
         }
         // After an fsync, or for a file without bytes, there may be none: the journal must tell that this state becomes a version.
         self.session(file, author)?;
@@ -141,43 +139,40 @@ impl Tree {
         let at = answer.at();
         let mut state = self.state_of(file, at, VersionTimestamp::Reserved(answer), author)?;
         state.hold = file.base.map(|base| self.data.pins.pin(base.content));
-        if let Some(old) = replaces {
-            if let Some(session) = old.0.session {
-                let at = old.0.at;
+        // A state that is a version already is not replaced.
+        let waiting = |old: PendingFlush| file.flushes.iter().find(|f| f.at == old.0).cloned();
+        if let Some(old) = replaces.and_then(waiting) {
+            if let Some(session) = old.session {
+                let at = old.at;
                 let _covered = self.core.append(&Record::CancelFlush { session, at })?;
             }
-            file.remove_flush(&old.0);
-            *lock(&old.0.timestamp_state) = VersionTimestamp::Expired;
+            file.remove_flush(&old);
+            *lock(&old.timestamp_state) = VersionTimestamp::Expired;
         }
-        let state = Arc::new(state);
-        file.add_flush(Arc::clone(&state));
+        file.add_flush(Arc::new(state));
         self.inodes.keep_dirty(file.inode());
-        Ok(Some(PendingFlush(state)))
+        Ok(Some(PendingFlush(at)))
     }
 
-    /// Saves the waiting flushed states up to `last`, oldest first.
+    /// Saves the waiting flushed states up to that of `last`, oldest first; `op` is what made that one.
     pub(crate) async fn save_upto(
         &self,
         locked: &mut LockedInode,
-        last: &Arc<FlushedState>,
+        last: Timestamp,
         op: Op,
     ) -> Result<(), StoreError> {
         loop {
             let Some(mut file) = locked.file() else {
                 return Ok(());
             };
-            let Some(flush) = file.flushes.first().filter(|f| f.at <= last.at).cloned() else {
+            let Some(flush) = file.flushes.first().filter(|f| f.at <= last).cloned() else {
                 break;
             };
             if file.link_state == LinkState::Unlinked {
                 file.clear_flushes();
                 break;
             }
-            let how = if Arc::ptr_eq(&flush, last) {
-                op
-            } else {
-                Op::Write
-            };
+            let how = if flush.at == last { op } else { Op::Write };
             self.save_flush(&mut file, &flush, how).await?;
             file.remove_flush(&flush);
             *lock(&flush.timestamp_state) = VersionTimestamp::Expired;
@@ -188,11 +183,9 @@ impl Tree {
 
     /// Saves every waiting flushed state. Called before the inode loses or changes its name: versions belong to the old name.
     pub(crate) async fn save_flushes(&self, locked: &mut LockedInode) -> Result<(), StoreError> {
-        match locked
-            .as_file()
-            .and_then(|file| file.flushes.last().cloned())
-        {
-            Some(last) => self.save_upto(locked, &last, Op::Write).await,
+        let file = locked.as_file();
+        match file.and_then(|file| file.flushes.last().map(|last| last.at)) {
+            Some(last) => self.save_upto(locked, last, Op::Write).await,
             None => Ok(()),
         }
     }

@@ -9,13 +9,24 @@ use crate::store::model::error::StoreError;
 use crate::store::model::version::{Ino, Op, Timestamp};
 use crate::store::tree::Tree;
 use crate::store::tree::flush::FLUSH_AGE_MAX;
-use crate::store::tree::inode::VersionTimestamp;
+use crate::store::tree::inode::{FlushedState, VersionTimestamp};
 use crate::sync::{Arc, lock};
 
 /// Pause after a failed attempt.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Writes that no flush recorded are written back after this time.
 const DIRTY_AGE_MAX: Duration = Duration::from_secs(30);
+/// A flushed state whose handle is not released within this time becomes a version: it keeps the journal.
+const FLUSH_HELD_MAX: Duration = Duration::from_secs(600);
+
+/// What is nearly used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pressed {
+    /// The budget of dirty bytes.
+    Memory,
+    /// The disk of the cache directory.
+    Disk,
+}
 
 impl Tree {
     pub(crate) fn start(self: &Arc<Self>, orphans: mpsc::UnboundedReceiver<Ino>) {
@@ -51,6 +62,19 @@ impl Tree {
     /// # Errors
     /// The first failure; the states that are left stay flushed.
     pub(crate) async fn save_flushed(&self, at: Timestamp) -> Result<(), StoreError> {
+        self.save_where(|flush| flush.at <= at).await
+    }
+
+    /// Makes versions of the states that were flushed at least `age` ago, whose handles are still open.
+    ///
+    /// # Errors
+    /// As for [`Tree::save_flushed`].
+    pub(crate) async fn save_held(&self, age: Duration) -> Result<(), StoreError> {
+        self.save_where(|flush| flush.since.elapsed() >= age).await
+    }
+
+    /// Makes versions of the flushed states up to the last one of each file that is meant.
+    async fn save_where(&self, is_meant: impl Fn(&FlushedState) -> bool) -> Result<(), StoreError> {
         self.room_for_names().await;
         for inode in self.inodes.dirty_inodes() {
             let mut locked = match self.lock(inode.ino).await {
@@ -59,9 +83,9 @@ impl Tree {
                 Err(error) => return Err(error),
             };
             let file = locked.as_file();
-            let flushed = file.and_then(|file| file.flushes.iter().rfind(|flush| flush.at <= at));
-            if let Some(last) = flushed.cloned() {
-                self.save_upto(&mut locked, &last, Op::Write).await?;
+            let flushed = file.and_then(|file| file.flushes.iter().rfind(|flush| is_meant(flush)));
+            if let Some(last) = flushed.map(|last| last.at) {
+                self.save_upto(&mut locked, last, Op::Write).await?;
             }
         }
         Ok(())
@@ -111,22 +135,25 @@ impl Tree {
             let _told = self
                 .write_back_all(Some((FLUSH_AGE_MAX, DIRTY_AGE_MAX)))
                 .await;
+            if let Err(error) = self.save_held(FLUSH_HELD_MAX).await {
+                tracing::warn!(%error, "a closed state whose handle is still open did not become a version; retrying later");
+            }
         }
     }
 
     async fn pressure_loop(self: Arc<Self>) {
         while !self.core.tasks.is_stopped() {
-            tokio::select! {
-                () = self.data.budget.pressure() => {}
-                () = self.space.pressure() => {}
+            let pressed = tokio::select! {
+                () = self.data.budget.pressure() => Pressed::Memory,
+                () = self.space.pressure() => Pressed::Disk,
                 () = self.core.tasks.stopped() => return,
-            }
+            };
             if self.core.health.is_fenced() {
                 return;
             }
             let draining = self.core.health.drain();
             let pass = self.space.begin();
-            match self.drain_once().await {
+            match self.relieve(pressed).await {
                 Ok(()) => self.space.end(pass),
                 Err(error) => {
                     self.core.health.set_back();
@@ -136,6 +163,15 @@ impl Tree {
             }
             drop(draining);
         }
+    }
+
+    /// Makes every change durable. For disk space, flushed states become versions first: until then, they keep the journal.
+    async fn relieve(&self, pressed: Pressed) -> Result<(), StoreError> {
+        match pressed {
+            Pressed::Memory => {}
+            Pressed::Disk => self.save_flushed(self.core.now()).await?,
+        }
+        self.drain_once().await
     }
 
     async fn reap_loop(self: Arc<Self>, mut orphans: mpsc::UnboundedReceiver<Ino>) {
