@@ -14,6 +14,7 @@ mod mount;
 mod namespace;
 mod options;
 mod place;
+mod price;
 mod progress;
 mod read;
 mod stamp;
@@ -67,14 +68,7 @@ enum Command {
     /// Mount a store on a directory; returns when the mount answers
     Mount(Box<mount::MountArguments>),
     /// Show the status of a mount, above all what is not yet in the bucket
-    Status {
-        /// The directory it is mounted on
-        #[arg(value_name = "MNT")]
-        mountpoint: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Status(status::StatusArguments),
     /// Wait until everything acknowledged is in the bucket
     Drain {
         /// The directory it is mounted on
@@ -220,7 +214,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Why(arguments) => return read(ReadJob::why(*arguments)),
         Command::Label { command } => return label(command),
         Command::Stamp { time, json } => stamp::stamp(&time, json),
-        Command::Status { mountpoint, json } => status::status(&mountpoint, json),
+        Command::Status(arguments) => status::status(&arguments),
         Command::Drain {
             mountpoint,
             drain_timeout,

@@ -2,13 +2,16 @@
 
 use super::error::CliError;
 use super::place;
+use super::price::{RequestPrices, RequestRates, prices};
 use super::value::{show_duration, show_size};
 use crate::control::{
     self, BacklogReport, CompletedReport, ConflictReport, DaemonAnswer, HistoryReport,
-    ReclaimReport, Request, Response, ShownTime, StatusReport,
+    ReclaimReport, Request, RequestReport, Response, ShownTime, StatusReport,
 };
 use crate::env::{Env, SystemEnv};
 use crate::fuse::resolve;
+use clap::Args;
+use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,18 +19,55 @@ use std::time::Duration;
 /// The most names with conflict versions that are printed.
 const PLACES_SHOWN: usize = 10;
 
-/// Prints the status of the mount at `mountpoint`.
+/// The arguments of `rewindfs status`.
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    /// The directory it is mounted on
+    #[arg(value_name = "MNT")]
+    mountpoint: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The prices of 1,000 requests that write or list, and of 1,000 that read [default: 0.005,0.0004, those of S3 standard in US dollars]
+    #[arg(long, value_name = "WRITE,READ", value_parser = prices)]
+    price: Option<RequestPrices>,
+}
+
+/// The status as `--json` prints it.
+#[derive(Serialize)]
+struct StatusJson<'a> {
+    #[serde(flatten)]
+    status: &'a StatusReport,
+    #[serde(flatten)]
+    rates: Option<RequestRates>,
+}
+
+/// How long a mount has been there at `now`, in nanoseconds.
+fn age(status: &StatusReport, now: u64) -> Duration {
+    Duration::from_nanos(now.saturating_sub(status.mounted_ns))
+}
+
+/// Prints the status of a mount.
 ///
 /// # Errors
 /// A failure when no daemon answers.
-pub(super) fn status(mountpoint: &Path, json: bool) -> Result<(), CliError> {
-    let mountpoint = resolved(mountpoint)?;
+pub(super) fn status(arguments: &StatusArguments) -> Result<(), CliError> {
+    let mountpoint = resolved(&arguments.mountpoint)?;
+    let prices = arguments.price.unwrap_or_default();
     let Response::Status(status) = ask(&mountpoint, Request::Status)?.response else {
         return Err(unexpected(&mountpoint));
     };
-    let text = match json {
-        true => serde_json::to_string_pretty(&status).map_err(CliError::failure)?,
-        false => describe(&status, SystemEnv.now()),
+    let now = SystemEnv.now();
+    let text = match arguments.json {
+        true => {
+            let rates = prices.rates(&status.requests, age(&status, now));
+            let status = StatusJson {
+                status: &status,
+                rates,
+            };
+            serde_json::to_string_pretty(&status).map_err(CliError::failure)?
+        }
+        false => describe(&status, now, prices),
     };
     // A closed pipe is no error: its reader has read enough.
     writeln!(std::io::stdout(), "{text}").ok();
@@ -163,9 +203,8 @@ fn history(state: &HistoryReport, now: u64) -> Vec<(&'static str, String)> {
 }
 
 /// Describes a mount for a person at `now`, in nanoseconds.
-fn describe(status: &StatusReport, now: u64) -> String {
-    let age = Duration::from_nanos(now.saturating_sub(status.mounted_ns));
-    let requests = &status.requests;
+fn describe(status: &StatusReport, now: u64, prices: RequestPrices) -> String {
+    let age = age(status, now);
     let mut lines = vec![
         ("mountpoint", status.mountpoint.clone()),
         (
@@ -207,20 +246,7 @@ fn describe(status: &StatusReport, now: u64) -> String {
     );
     lines.extend(reclaimed(&status.reclaimed).map(|told| ("reclaimed", told)));
     lines.extend(uncited(&status.reclaimed).map(|told| ("uncited", told)));
-    lines.push((
-        "requests",
-        format!(
-            "{} put, {} get, {} list, {} delete, {} head, {} failed; {} up, {} down",
-            requests.put,
-            requests.get,
-            requests.list,
-            requests.delete,
-            requests.head,
-            requests.failures,
-            show_size(requests.bytes_up),
-            show_size(requests.bytes_down)
-        ),
-    ));
+    lines.extend(requests(&status.requests, age, prices));
     if let Some(task) = &status.poisoned {
         lines.push((
             "broken",
@@ -232,6 +258,29 @@ fn describe(status: &StatusReport, now: u64) -> String {
         .map(|(name, value)| format!("{name:<18} {value}"))
         .collect();
     lines.join("\n")
+}
+
+/// The lines on the requests of a mount of this age.
+fn requests(
+    requests: &RequestReport,
+    age: Duration,
+    prices: RequestPrices,
+) -> Vec<(&'static str, String)> {
+    let sent = format!(
+        "{} put, {} get, {} list, {} delete, {} head, {} failed; {} up, {} down",
+        requests.put,
+        requests.get,
+        requests.list,
+        requests.delete,
+        requests.head,
+        requests.failures,
+        show_size(requests.bytes_up),
+        show_size(requests.bytes_down)
+    );
+    let mut lines = vec![("requests", sent)];
+    let rates = prices.rates(requests, age);
+    lines.extend(rates.map(|rates| ("cost", prices.describe(rates))));
+    lines
 }
 
 /// Describes the conflicts that a mount found, if there are any.
@@ -292,7 +341,9 @@ mod tests {
     #[test]
     fn pending_changes_are_shown_with_their_age() {
         let mut status = StatusReport::default();
-        assert!(describe(&status, 0).contains("not yet in bucket  nothing"));
+        assert!(
+            describe(&status, 0, RequestPrices::default()).contains("not yet in bucket  nothing")
+        );
         status.pending.files = 3;
         status.pending.bytes = 1 << 20;
         status.pending.operations = 4;
@@ -314,7 +365,7 @@ mod tests {
             ns: 5,
             pruned: false,
         });
-        let text = describe(&status, 0);
+        let text = describe(&status, 0, RequestPrices::default());
         assert!(
             text.contains("3 files, 1.0 MiB, 4 operations, oldest 2 s"),
             "{text}"
@@ -353,9 +404,22 @@ mod tests {
     }
 
     #[test]
+    fn what_requests_cost_is_told_from_a_minute_on() {
+        let mut status = StatusReport::default();
+        status.requests.put = 100;
+        let hour = 3_600_000_000_000;
+        let described = |now| describe(&status, now, RequestPrices::default());
+        assert!(!described(hour / 100).contains("cost"));
+        let text = described(hour);
+        let line =
+            "cost               100 requests an hour since the mount, 0.37 a month at 0.005 for";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
     fn a_completed_restore_and_a_time_that_is_not_whole_any_more_are_told() {
         let mut status = StatusReport::default();
-        assert!(!describe(&status, 0).contains("restored"));
+        assert!(!describe(&status, 0, RequestPrices::default()).contains("restored"));
         status.at = Some(ShownTime {
             asked: "-1h".to_owned(),
             stamp: "2026-11-20T21-26-48.999Z".to_owned(),
@@ -368,7 +432,7 @@ mod tests {
             ..CompletedReport::default()
         };
         status.completed_restore = Some(done.clone());
-        let text = describe(&status, 0);
+        let text = describe(&status, 0, RequestPrices::default());
         let lines = [
             "the tree as of 2026-11-20T21-26-48.999Z, --at -1h; later times up to then are not kept whole\n",
             "restored           /d, which an earlier mount began: 7 changes\n",
@@ -378,7 +442,7 @@ mod tests {
         }
         done.left = vec!["/d/a".to_owned(), "/d/b".to_owned()];
         status.completed_restore = Some(done);
-        let text = describe(&status, 0);
+        let text = describe(&status, 0, RequestPrices::default());
         let left = "7 changes; left as they are, because their policy does not keep what they showed: /d/a, /d/b\n";
         assert!(text.contains(left), "{text}");
     }

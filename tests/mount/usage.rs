@@ -345,6 +345,10 @@ fn status_reports_pending_uploads_and_drain_completes_them() {
     mount.drain();
     let text = rewindfs(&["status", &mount.root().display().to_string()], None).ok();
     assert!(!text.trim().is_empty(), "status without --json prints text");
+    let path = mount.root().display().to_string();
+    let wrong = rewindfs(&["status", &path, "--price", "1"], None);
+    assert_eq!(wrong.code, Some(2), "{wrong}");
+    assert!(wrong.stderr.contains("expected two prices"), "{wrong}");
 }
 
 #[test]
