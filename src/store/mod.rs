@@ -74,7 +74,7 @@ pub use retention::report::HistoryState;
 pub use retention::report::{
     KeptBy, KeptUntil, LARGEST_MAX, LastRun, PrunedName, RetentionReport, VersionAmount,
 };
-pub use retention::run::RunMode;
+pub use retention::run::RunOptions;
 pub use retention::stats::{NamesBelow, StoreSizes};
 pub use retention::task::HORIZON_GRACE;
 pub use retention::why::{EndedState, KeptReasons};

@@ -9,7 +9,7 @@ use super::retention_rows::{KeptRow, PolicyWord, PruneRow, ReasonRow};
 use super::rows::{RowSender, VerbRow, stamp};
 use crate::store::{
     Brake, EndedState, HORIZON_GRACE, InForce, KeptBy, KeptReasons, KeptUntil, Namespace, Policy,
-    PolicyChange, RetentionReport, RunMode, StoreError, TimeRule, Timestamp, VersionAmount,
+    PolicyChange, RetentionReport, RunOptions, StoreError, TimeRule, Timestamp, VersionAmount,
     WaitingCause,
 };
 
@@ -102,7 +102,7 @@ pub(super) async fn preview(
     let namespace = &reader.namespace;
     let retention = namespace.retention();
     let report = match settings {
-        [] => retention.run(RunMode::DryRun).await,
+        [] => retention.dry_run().await,
         _ => {
             let policy = changed(namespace, settings).await?;
             retention.preview(&policy).await
@@ -122,11 +122,11 @@ pub(super) async fn prune(
         false => Brake::Held,
     };
     let reader = PathReader::new(namespace).await;
-    let mode = RunMode::Drop {
+    let options = RunOptions {
         grace: HORIZON_GRACE,
         brake,
     };
-    let report = namespace.retention().run(mode).await.map_err(failed)?;
+    let report = namespace.retention().run(options).await.map_err(failed)?;
     send_report(&reader, &report, rows).await
 }
 

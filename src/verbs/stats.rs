@@ -6,7 +6,7 @@ use super::reader::{NodeState, PathReader};
 use super::retention::cause_text;
 use super::retention_rows::StatRow;
 use super::rows::{RowSender, VerbRow, path_text};
-use crate::store::{NamesBelow, RunMode, StoreError, Tier, Timestamp};
+use crate::store::{NamesBelow, StoreError, Tier, Timestamp};
 
 /// How many labels are told, those that keep the most.
 const LABELS_MAX: usize = 20;
@@ -145,16 +145,12 @@ async fn amounts(reader: &PathReader) -> Result<Vec<StatRow>, StoreError> {
             ..row("exact")
         }
     }));
-    match retention.run(RunMode::DryRun).await {
-        Ok(report) => stats.push(StatRow {
-            bytes: Some(report.dropped.bytes),
-            count: Some(report.dropped.versions),
-            ..row("next_prune")
-        }),
-        // A run goes on: what the next one drops is not known.
-        Err(StoreError::Busy(_)) => {}
-        Err(error) => return Err(error),
-    }
+    let dropped = retention.dry_run().await?.dropped;
+    stats.push(StatRow {
+        bytes: Some(dropped.bytes),
+        count: Some(dropped.versions),
+        ..row("next_prune")
+    });
     stats.extend(sizes.requests.map(|requests| StatRow {
         count: Some(requests),
         ..row("requests_per_day")

@@ -158,6 +158,33 @@ fn a_policy_is_set_and_a_prune_drops_what_it_does_not_keep_on_s3() {
     }
 }
 
+#[test]
+fn a_dry_run_answers_beside_a_prune_and_a_change_of_the_policy_is_told_to_wait() {
+    let store = tempfile::tempdir().unwrap();
+    let place = Place::local(store.path());
+    let mount = TestMount::start(&place, &[]);
+    mount.sh(&script(
+        &mount,
+        &place,
+        r#"
+        for text in 1 2 3 4 5 6; do echo $text > f; sleep 0.05; done
+        sleep 1.2; rw drain $M
+        rw policy set $M keep-within=1s grid=off keep-last=0 keep-removed=off --now > /dev/null
+        # It shows followers for ten seconds which times are not exact any more before the first version goes.
+        rw prune $M --confirm > $C/pruned & sleep 3
+        rw prune $M --dry-run | grep -q '^dropped  *5 '
+        rw stats $M --json | grep -q '"what":"next_prune",.*"count":5,'
+        refused 1 'a prune of this namespace is running: set the policy when it has ended' rw policy set $M keep-last=1
+        refused 1 'another prune' rw prune $M
+        test "$(ended $M/f)" = 5
+        wait $!
+        grep -q '^dropped  *5 ' $C/pruned
+        test "$(ended $M/f)" = 0
+        rw policy set $M keep-last=1 --json | grep -q '"word":"keep-last","value":"1"'
+        "#,
+    ));
+}
+
 fn stats_and_status(place: &Place) {
     let mut mount = TestMount::start(place, &[]);
     mount.sh(&script(

@@ -2,7 +2,7 @@
 
 use crate::fs::error::FsError;
 use crate::fs::testing::{ALICE, ROOT, World, world};
-use crate::store::{Brake, InForce, Policy, RunMode};
+use crate::store::{Brake, InForce, Policy, RunOptions};
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
@@ -11,11 +11,11 @@ const KEEP: &[u8] = b"user.versions.keep";
 
 async fn prune(world: &World) {
     world.namespace.drain().await.unwrap();
-    let mode = RunMode::Drop {
+    let options = RunOptions {
         grace: Duration::ZERO,
         brake: Brake::Released,
     };
-    world.namespace.retention().run(mode).await.unwrap();
+    world.namespace.retention().run(options).await.unwrap();
     // Which times are exact is known anew after a second.
     world.advance(2 * SECOND);
 }

@@ -4,7 +4,7 @@ use super::stamp::parse_printed;
 use crate::fs::error::FsError;
 use crate::fs::testing::{ALICE, ROOT, World, world};
 use crate::store::{
-    Author, Brake, DentryRef, InForce, Policy, ROOT as STORE_ROOT, RunMode, Timestamp,
+    Author, Brake, DentryRef, InForce, Policy, ROOT as STORE_ROOT, RunOptions, Timestamp,
 };
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ const DAY: u64 = 24 * HOUR;
 
 async fn prune(world: &World) {
     world.namespace.drain().await.unwrap();
-    let mode = RunMode::Drop {
+    let options = RunOptions {
         grace: Duration::ZERO,
         brake: Brake::Released,
     };
-    world.namespace.retention().run(mode).await.unwrap();
+    world.namespace.retention().run(options).await.unwrap();
 }
 
 async fn listed(world: &World) -> Vec<String> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::policy::{Due, Policy};
 use crate::store::model::version::Timestamp;
@@ -50,9 +51,7 @@ impl Retention {
     /// # Errors
     /// Errors of the index.
     pub async fn policy_in_force(&self) -> Result<Option<Policy>, StoreError> {
-        let policy = self.policy().await?;
-        let cap = self.cap().await?;
-        Ok(policy.map(|policy| policy.capped(cap.as_ref().map(|cap| &cap.policy))))
+        in_force(&self.core.index.snapshot()).await
     }
 
     /// Returns the policy to which `history-max` has shortened that of the user, and since when; `None` if it has not.
@@ -111,6 +110,7 @@ impl Retention {
     /// Returns how the policy in force is to be shortened now; `None` if the history is below its limit, or nothing may be dropped.
     pub(crate) async fn plan_cap(
         &self,
+        rows: &Snapshot,
         policy: &Policy,
         now: Timestamp,
     ) -> Result<Option<CapPlan>, StoreError> {
@@ -124,10 +124,9 @@ impl Retention {
         let Some(strictest) = steps.last() else {
             return Ok(None);
         };
-        let rows = self.core.index.snapshot();
         let mut judge = self.judge(rows.clone(), strictest, now).await?;
         let mut freed = vec![AheadDrops::default(); steps.len()];
-        let (mut pages, mut all) = (EndedPages::new(rows), 0);
+        let (mut pages, mut all) = (EndedPages::new(rows.clone()), 0);
         while let Some(versions) = pages.next().await? {
             for version in versions {
                 let Some(bytes) = version.record.node.as_ref().map(|node| node.space()) else {
@@ -167,7 +166,8 @@ impl Retention {
         if !is_confirmed && !self.has_settled().await? {
             return Ok(None);
         }
-        let Some(plan) = self.plan_cap(policy, now).await? else {
+        let rows = self.core.index.snapshot();
+        let Some(plan) = self.plan_cap(&rows, policy, now).await? else {
             self.forget_waiting(WaitingCause::HistoryMax).await?;
             self.rest_cap(LONG_REST);
             return Ok(None);
@@ -220,6 +220,16 @@ impl Retention {
         );
         Ok(())
     }
+}
+
+/// Returns the policy that is in force in one state of the rows.
+///
+/// # Errors
+/// Errors of the index; `Corrupt`.
+pub(super) async fn in_force(rows: &Snapshot) -> Result<Option<Policy>, StoreError> {
+    let policy: Option<Policy> = rows.row(&keys::policy()).await?;
+    let cap: Option<CapRow> = rows.row(&retention_keys::cap()).await?;
+    Ok(policy.map(|policy| policy.capped(cap.as_ref().map(|cap| &cap.policy))))
 }
 
 /// Chooses the first step by which enough goes: the share of the bytes of all ended versions by which the history is too large.

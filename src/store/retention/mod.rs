@@ -4,7 +4,7 @@
 //! asks for each version what else keeps it (`verdict.rs`), and drops the version or files it anew under what holds it
 //! (`carry_out.rs`). A version that a name keeps is not due again: an operation that changes the name lists it for review (row `G Z`).
 //!
-//! Invariants: one run at a time. Before the first drop of a run the horizons (row `G I`) are durable that say which times are
+//! Invariants: one run at a time; a dry run is none, and shares nothing with it (`dry_run.rs`). Before the first drop of a run the horizons (row `G I`) are durable that say which times are
 //! still exact. Each version is dropped or filed by one operation, so that a crash between two leaves a whole history; the next run
 //! goes on with what is due.
 
@@ -17,8 +17,10 @@ pub(crate) mod clocks;
 pub(crate) mod directory_policies;
 pub(crate) mod drop_progress;
 pub(crate) mod drop_version;
+pub(crate) mod dry_run;
 pub(crate) mod horizon;
 pub(crate) mod line;
+pub(crate) mod pace;
 pub(crate) mod policies;
 pub(crate) mod policy_change;
 pub(crate) mod protection;
@@ -74,7 +76,7 @@ pub struct Retention {
     pub(crate) ending: AtomicBool,
     /// Notified when `ending` is set.
     pub(crate) ended: Notify,
-    /// What the last drop of each list of records left before the next one.
+    /// What the last drop of each list of records left before the next one. Only the run that has the turn uses it.
     pub(crate) drops: Mutex<DropProgress>,
     /// Operations of the run that may not be durable yet: what lists their versions stays until they are.
     pub(crate) queued: Mutex<Vec<Arc<Operation>>>,

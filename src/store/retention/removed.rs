@@ -15,6 +15,9 @@ use crate::store::schema::rows::DirectoryLocation;
 use crate::store::schema::tables::{DirectoryLocationTable, RowTable};
 use crate::store::tree::version_record::VersionRows;
 
+/// How many directories are remembered, at most.
+const REMEMBERED_MAX: usize = 65_536;
+
 /// What is known about a removed directory.
 #[derive(Clone, Copy, Debug)]
 struct RemovedDirectory {
@@ -119,6 +122,9 @@ impl RemovedReader {
             Some(_) => None,
             None => read(rows, policies, directory).await?,
         };
+        if self.directories.len() >= REMEMBERED_MAX {
+            self.directories.clear();
+        }
         self.directories.insert(directory, found);
         Ok(found)
     }

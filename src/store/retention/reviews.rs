@@ -6,8 +6,9 @@
 use bytes::Bytes;
 
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, Timestamp};
-use crate::store::retention::run::{Decision, PAGE, Run, RunMode};
+use crate::store::retention::run::{Decision, PAGE, Run};
 use crate::store::retention::{Retention, Settled};
 use crate::store::schema::amounts;
 use crate::store::schema::journal_record::Dependencies;
@@ -41,11 +42,7 @@ impl Retention {
                 let Some(name) = retention_keys::reviewed(key) else {
                     continue;
                 };
-                let records = KeptRecords {
-                    prefix: retention_keys::kept_of(&name),
-                    record: |prefix, key| (key.len() > prefix).then(|| key.slice(prefix..)),
-                };
-                if self.take_kept(run, &records).await? == Decision::Made {
+                if self.take_kept(run, &kept_by_name(&name)).await? == Decision::Made {
                     decided.push(Reviewed {
                         key: retention_keys::review(&name),
                         listed: ReviewTable::decode(value)?,
@@ -53,7 +50,7 @@ impl Retention {
                     });
                 }
             }
-            self.end_reviews(run, decided).await?;
+            self.end_reviews(decided).await?;
             match page.last().filter(|_| page.len() == PAGE) {
                 Some((key, _)) => from = [&key[..], &[0]].concat().into(),
                 None => return Ok(()),
@@ -75,18 +72,15 @@ impl Retention {
             let Some(label) = retention_keys::label_place(&key) else {
                 continue;
             };
-            let records = KeptRecords {
-                prefix: retention_keys::labeled_by(label),
-                record: |_, key| retention_keys::labeled_record(key),
-            };
+            let records = kept_by_label(label);
             if self.take_kept(run, &records).await? == Decision::Made {
                 let decided = Reviewed {
                     key: retention_keys::removed_label(label),
                     listed: RemovedLabelTable::decode(&value)?,
                     lock: label.directory,
                 };
-                self.end_reviews(run, vec![decided]).await?;
-                self.end_amounts(run, label).await?;
+                self.end_reviews(vec![decided]).await?;
+                self.end_amounts(label).await?;
             }
         }
         Ok(())
@@ -94,9 +88,9 @@ impl Retention {
 
     /// Deletes the amounts of a removed label under which no version is filed any more. A label that a restore in steps went back to may
     /// still be there.
-    async fn end_amounts(&self, run: &Run<'_>, label: LabelPin) -> Result<(), StoreError> {
+    async fn end_amounts(&self, label: LabelPin) -> Result<(), StoreError> {
         // What was filed elsewhere is subtracted by operations that this one does not wait for otherwise.
-        if run.mode == RunMode::DryRun || self.settle().await? == Settled::Late {
+        if self.settle().await? == Settled::Late {
             return Ok(());
         }
         let from = retention_keys::labeled_by(label);
@@ -131,14 +125,11 @@ impl Retention {
         loop {
             let page = rows.scan(from, end.clone(), PAGE).await?;
             for (key, _) in &page {
-                let Some(record) = (records.record)(records.prefix.len(), key) else {
+                let Some(record) = records.record_in(key) else {
                     continue;
                 };
                 if self.take(run, &record).await? == Decision::Open {
                     decision = Decision::Open;
-                }
-                if run.mode == RunMode::DryRun {
-                    run.reviewed.insert(record);
                 }
             }
             match page.last().filter(|_| page.len() == PAGE) {
@@ -154,10 +145,9 @@ impl Retention {
     /// Deletes the rows that listed something for review, once all verdicts are durable; else they stay for the next run.
     async fn end_reviews<T: RowTable<Value = Timestamp>>(
         &self,
-        run: &Run<'_>,
         decided: Vec<Reviewed<T>>,
     ) -> Result<(), StoreError> {
-        if run.mode == RunMode::DryRun || self.settle().await? == Settled::Late {
+        if self.settle().await? == Settled::Late {
             return Ok(());
         }
         for reviewed in decided {
@@ -190,8 +180,31 @@ impl Retention {
 }
 
 /// The rows under which versions are filed that are kept for one reason.
-struct KeptRecords {
-    prefix: Bytes,
+pub(super) struct KeptRecords {
+    pub(super) prefix: Bytes,
     /// Returns the key of the version record in the key of such a row; the number is the prefix's length.
     record: fn(usize, &Bytes) -> Option<Bytes>,
+}
+
+impl KeptRecords {
+    /// Returns the key of the version record in the key of one of the rows.
+    pub(super) fn record_in(&self, key: &Bytes) -> Option<Bytes> {
+        (self.record)(self.prefix.len(), key)
+    }
+}
+
+/// The rows of what is kept because of a name.
+pub(super) fn kept_by_name(name: &Dentry) -> KeptRecords {
+    KeptRecords {
+        prefix: retention_keys::kept_of(name),
+        record: |prefix, key| (key.len() > prefix).then(|| key.slice(prefix..)),
+    }
+}
+
+/// The rows of what a label keeps.
+pub(super) fn kept_by_label(label: LabelPin) -> KeptRecords {
+    KeptRecords {
+        prefix: retention_keys::labeled_by(label),
+        record: |_, key| retention_keys::labeled_record(key),
+    }
 }

@@ -1,6 +1,5 @@
 //! A run: takes what is due and what is listed for review, and carries out a verdict for each.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,14 +14,14 @@ use crate::store::retention::Retention;
 use crate::store::retention::brake::Brake;
 use crate::store::retention::cap::REST;
 use crate::store::retention::carry_out::Outcome;
+use crate::store::retention::pace::Pace;
 use crate::store::retention::report::{LastRun, RetentionReport};
 use crate::store::retention::shown::EndedVersion;
 use crate::store::retention::verdict::{Judge, count};
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
 use crate::store::schema::tables::{
-    DueTable, LinkedVersionTable, PolicyTable, RemovedLabelTable, ReviewTable, RowKey, RowTable,
-    VersionTable,
+    DueTable, PolicyTable, RemovedLabelTable, ReviewTable, RowKey, RowTable,
 };
 use crate::sync::lock;
 
@@ -30,25 +29,13 @@ use crate::sync::lock;
 pub(super) const PAGE: usize = 256;
 /// How often a verdict is given anew because what it rests on has changed; the version waits for the next run then.
 const ATTEMPTS: u32 = 5;
-/// After so long a run rests: a task of the runtime that becomes ready meanwhile may have to wait for as long.
-const STRETCH: Duration = Duration::from_millis(1);
-/// How many times as long as it worked a run rests; the commits of what it drops take time too.
-const REST_FACTOR: u32 = 5;
-/// Longest rest: a step that takes longer than a few milliseconds waits for the bucket and takes no core.
-const REST_MAX: Duration = Duration::from_millis(10);
-
-/// What a run does.
+/// How a run drops what is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunMode {
-    /// It only reports what would go.
-    DryRun,
-    /// It drops what is due, after the horizons have been shown to followers for this time.
-    Drop {
-        /// The time.
-        grace: Duration,
-        /// Whether many drops ahead of time wait for a confirmation.
-        brake: Brake,
-    },
+pub struct RunOptions {
+    /// For how long followers are shown the horizons before the first drop.
+    pub grace: Duration,
+    /// Whether many drops ahead of time wait for a confirmation.
+    pub brake: Brake,
 }
 
 /// Whether a run has decided about a version.
@@ -61,34 +48,28 @@ pub(super) enum Decision {
 
 /// The state of a run.
 pub(super) struct Run<'a> {
-    pub(super) mode: RunMode,
     judge: Judge<'a>,
     report: RetentionReport,
-    rested: tokio::time::Instant,
-    /// Versions that a report has counted because of a name. They may be due too.
-    pub(super) reviewed: HashSet<Bytes>,
+    pace: Pace,
 }
 
 impl Retention {
-    /// Drops every version that no rule of the policy keeps now, or reports what would be dropped.
+    /// Drops every version that no rule of the policy keeps now.
     ///
     /// # Errors
-    /// `Busy` while another run goes on; `ReadOnly` on a follower, except for a report; errors of the index and the queue: what was
-    /// done until then stays done, and the next run goes on.
-    pub async fn run(&self, mode: RunMode) -> Result<RetentionReport, StoreError> {
+    /// `Busy` while another run goes on; `ReadOnly` on a follower; errors of the index and the queue: what was done until then stays
+    /// done, and the next run goes on.
+    pub async fn run(&self, options: RunOptions) -> Result<RetentionReport, StoreError> {
         let Ok(_turn) = self.turn.try_lock() else {
             return Err(StoreError::Busy(
                 "another prune of this namespace is running: wait until it has ended".to_owned(),
             ));
         };
         self.check_open()?;
-        let is_writer = matches!(self.core.role, Role::Writer);
-        if !is_writer && mode != RunMode::DryRun {
+        if !matches!(self.core.role, Role::Writer) {
             return Err(StoreError::ReadOnly);
         }
-        let RunMode::Drop { brake, .. } = mode else {
-            return self.dry_run(self.now()).await;
-        };
+        let RunOptions { grace, brake } = options;
         let mut now = match self.agreed_now().await {
             Err(StoreError::Clock(why)) => {
                 self.look(Some(why.clone())).await?;
@@ -103,10 +84,10 @@ impl Retention {
         self.remove_lapsed(now).await?;
         let mut report = RetentionReport::default();
         if let Some(policy) = self.policy_in_force().await? {
-            report = self.take_all(mode, &policy, now, report).await?;
+            report = self.take_all(grace, &policy, now, report).await?;
             self.rest_after(&report);
             if let Some(policy) = self.apply_cap(&policy, now, brake).await? {
-                report = self.take_all(mode, &policy, now, report).await?;
+                report = self.take_all(grace, &policy, now, report).await?;
                 self.rest_after(&report);
             }
         }
@@ -115,23 +96,6 @@ impl Retention {
         let last = report.clone();
         *lock(&self.last) = Some(LastRun { at, report: last });
         self.look(None).await?;
-        Ok(report)
-    }
-
-    /// Reports what a run would drop now, the drops included that wait for a confirmation.
-    async fn dry_run(&self, now: Timestamp) -> Result<RetentionReport, StoreError> {
-        let rows = self.core.index.snapshot();
-        let policy = self.policy_in_force().await?;
-        let mut report = RetentionReport::default();
-        let unfiled = self.not_filed_by(&rows, policy.as_ref(), now).await?;
-        if let Some(policy) = unfiled.as_ref().or(policy.as_ref()) {
-            report = match (self.plan_cap(policy, now).await?, &unfiled) {
-                (Some(plan), _) => self.preview(&plan.policy).await?,
-                (None, Some(policy)) => self.preview(policy).await?,
-                (None, None) => self.take_all(RunMode::DryRun, policy, now, report).await?,
-            };
-        }
-        report.waiting = self.waiting_drops().await?;
         Ok(report)
     }
 
@@ -145,78 +109,29 @@ impl Retention {
     /// Takes everything that is due by a policy, and adds it to a report.
     async fn take_all(
         &self,
-        mode: RunMode,
+        grace: Duration,
         policy: &Policy,
         now: Timestamp,
         report: RetentionReport,
     ) -> Result<RetentionReport, StoreError> {
         let rows = self.core.index.snapshot();
-        if !self.has_due(&rows, now).await? {
+        if !has_due(&rows, now).await? {
             return Ok(report);
         }
-        if let RunMode::Drop { grace, .. } = mode
-            && self.raise_horizons(&rows, policy, now).await?
-        {
+        if self.raise_horizons(&rows, policy, now).await? {
             self.show_horizons(grace).await?;
         }
         lock(&self.drops).clear();
         let rows = self.core.index.snapshot();
         let mut run = Run {
-            mode,
             judge: self.judge(rows, policy, now).await?,
             report,
-            rested: tokio::time::Instant::now(),
-            reviewed: HashSet::new(),
+            pace: Pace::begin(),
         };
         self.take_reviews(&mut run).await?;
         self.take_removed_labels(&mut run).await?;
         self.take_due(&mut run, now).await?;
         Ok(run.report)
-    }
-
-    /// Reports what a run would drop if `policy` were in force. Looks at every version that has ended.
-    ///
-    /// # Errors
-    /// Errors of the index.
-    pub async fn preview(&self, policy: &Policy) -> Result<RetentionReport, StoreError> {
-        let rows = self.core.index.snapshot();
-        let now = self.core.now().min(Timestamp(self.core.env.now()));
-        let mut judge = self.judge(rows.clone(), policy, now).await?;
-        let mut report = RetentionReport::default();
-        for table in [VersionTable::all(), LinkedVersionTable::all()] {
-            let mut from = table.clone();
-            let end = keys::after(&table);
-            loop {
-                let page = rows.scan(from, end.clone(), PAGE).await?;
-                for (key, _) in &page {
-                    if let Some(version) = EndedVersion::read(&rows, key).await? {
-                        let verdict = judge.verdict(&version).await?;
-                        count(&mut report, &version, &verdict);
-                    }
-                }
-                match page.last().filter(|_| page.len() == PAGE) {
-                    Some((key, _)) => from = [&key[..], &[0]].concat().into(),
-                    None => break,
-                }
-            }
-        }
-        Ok(report)
-    }
-
-    /// Returns the policy by which the next run files every version anew before it drops any; `None` if they are filed. Then what is
-    /// due does not tell what goes.
-    async fn not_filed_by(
-        &self,
-        rows: &Snapshot,
-        policy: Option<&Policy>,
-        now: Timestamp,
-    ) -> Result<Option<Policy>, StoreError> {
-        let pending = rows.row(&retention_keys::pending_policy()).await?;
-        if let Some(pending) = pending.filter(|pending| pending.from <= now) {
-            return Ok(Some(pending.policy));
-        }
-        let refiled = rows.row(&retention_keys::refiled()).await?;
-        Ok(policy.filter(|_| refiled.is_some()).cloned())
     }
 
     /// Returns the last run of this process that dropped what was due; `None` if there was none.
@@ -230,16 +145,6 @@ impl Retention {
         let machine = Timestamp(self.core.env.now());
         let namespace = self.core.now();
         machine.min(namespace).min(self.commit.low_watermark())
-    }
-
-    async fn has_due(&self, rows: &Snapshot, now: Timestamp) -> Result<bool, StoreError> {
-        let (from, end) = due_until(now);
-        let mut is_due = rows.first(from, end).await?.is_some();
-        for table in [ReviewTable::all(), RemovedLabelTable::all()] {
-            let end = keys::after(&table);
-            is_due = is_due || rows.first(table, end).await?.is_some();
-        }
-        Ok(is_due)
     }
 
     /// Removes the labels that have expired, and the holds that have ended.
@@ -256,8 +161,7 @@ impl Retention {
     /// due again, and taken by a further pass.
     async fn take_due(&self, run: &mut Run<'_>, now: Timestamp) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
-            let taken = self.take_due_once(run, now).await?;
-            if taken == 0 || run.mode == RunMode::DryRun {
+            if self.take_due_once(run, now).await? == 0 {
                 break;
             }
         }
@@ -275,8 +179,7 @@ impl Retention {
                 .filter_map(|(key, _)| retention_keys::due_record(key));
             run.judge.read_likely(due.collect());
             for (key, _) in &page {
-                let record = retention_keys::due_record(key);
-                if let Some(record) = record.filter(|record| !run.reviewed.contains(record)) {
+                if let Some(record) = retention_keys::due_record(key) {
                     self.take(run, &record).await?;
                     taken += 1;
                 }
@@ -290,7 +193,7 @@ impl Retention {
         }
     }
 
-    /// Gives a verdict on the version with this record, and carries it out unless the run only reports.
+    /// Gives a verdict on the version with this record, and carries it out.
     pub(super) async fn take(
         &self,
         run: &mut Run<'_>,
@@ -307,16 +210,11 @@ impl Retention {
                 run.judge.renew_protection(self.protection().await?);
             }
             let verdict = run.judge.verdict(&version).await?;
-            let outcome = match run.mode {
-                RunMode::DryRun => Outcome::Done,
-                RunMode::Drop { .. } => {
-                    let protection = run.judge.protection();
-                    self.carry_out(&version, &verdict, protection).await?
-                }
-            };
+            let protection = run.judge.protection();
+            let outcome = self.carry_out(&version, &verdict, protection).await?;
             if outcome != Outcome::Changed {
                 count(&mut run.report, &version, &verdict);
-                self.rest(run).await;
+                run.pace.rest(&self.core).await;
                 return Ok(Decision::Made);
             }
         }
@@ -335,21 +233,23 @@ impl Retention {
         }
         self.check_open()
     }
-
-    /// Lets other work go first from time to time.
-    async fn rest(&self, run: &mut Run<'_>) {
-        let worked = run.rested.elapsed();
-        if worked >= STRETCH {
-            self.core.sleep((worked * REST_FACTOR).min(REST_MAX)).await;
-            run.rested = tokio::time::Instant::now();
-        }
-    }
 }
 
 /// Returns the range of keys of the versions that are due at `now`.
-fn due_until(now: Timestamp) -> (Bytes, Bytes) {
+pub(super) fn due_until(now: Timestamp) -> (Bytes, Bytes) {
     let after = Timestamp(now.0.saturating_add(1));
     (DueTable::all(), retention_keys::due(after, &[]).bytes())
+}
+
+/// Tells whether there is something for a run to look at.
+pub(super) async fn has_due(rows: &Snapshot, now: Timestamp) -> Result<bool, StoreError> {
+    let (from, end) = due_until(now);
+    let mut is_due = rows.first(from, end).await?.is_some();
+    for table in [ReviewTable::all(), RemovedLabelTable::all()] {
+        let end = keys::after(&table);
+        is_due = is_due || rows.first(table, end).await?.is_some();
+    }
+    Ok(is_due)
 }
 
 /// The policy of a namespace as its rows have it.

@@ -6,7 +6,7 @@ use crate::store::model::config::GcMode;
 use crate::store::model::error::StoreError;
 use crate::store::retention::Retention;
 use crate::store::retention::brake::Brake;
-use crate::store::retention::run::RunMode;
+use crate::store::retention::run::RunOptions;
 use crate::sync::Arc;
 
 /// How long horizons are shown to followers before the first drop below them: followers look for a newer state at least this often.
@@ -43,11 +43,11 @@ impl Retention {
             if !is_reached && tokio::time::Instant::now() < next {
                 continue;
             }
-            let mode = RunMode::Drop {
+            let options = RunOptions {
                 grace: HORIZON_GRACE,
                 brake: Brake::Held,
             };
-            let wait = match self.run(mode).await {
+            let wait = match self.run(options).await {
                 Ok(report) => {
                     let dropped = report.dropped;
                     if report.examined() > 0 {

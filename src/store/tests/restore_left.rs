@@ -36,7 +36,7 @@ async fn limited_tree(cluster: &TestCluster, ns: &Namespace) -> Timestamp {
     ns.drain().await.unwrap();
     let brake = Brake::Released;
     let grace = Duration::ZERO;
-    let run = ns.retention.run(RunMode::Drop { grace, brake }).await;
+    let run = ns.retention.run(RunOptions { grace, brake }).await;
     assert!(run.unwrap().dropped.versions > 0);
     at
 }

@@ -13,7 +13,7 @@ async fn prune(ns: &Namespace) -> u64 {
     ns.drain().await.unwrap();
     let brake = Brake::Released;
     let grace = Duration::ZERO;
-    let run = ns.retention.run(RunMode::Drop { grace, brake }).await;
+    let run = ns.retention.run(RunOptions { grace, brake }).await;
     run.unwrap().dropped.versions
 }
 

@@ -24,11 +24,11 @@ pub(super) async fn prune(ns: &Namespace) {
     let set = ns.retention.set_policy(&policy, InForce::Now).await;
     set.unwrap();
     ns.drain().await.unwrap();
-    let mode = RunMode::Drop {
+    let options = RunOptions {
         grace: Duration::ZERO,
         brake: Brake::Released,
     };
-    ns.retention.run(mode).await.unwrap();
+    ns.retention.run(options).await.unwrap();
 }
 
 /// A tree that was changed in every way, and what it was like before.

@@ -40,7 +40,7 @@ impl VersionRows {
     }
 
     /// The name under which a record is filed that is kept because of it.
-    fn name(&self) -> Dentry {
+    pub(crate) fn name(&self) -> Dentry {
         match self {
             Self::Of(slot) => slot.clone(),
             Self::Linked(ino) => retention_keys::names_of(*ino),

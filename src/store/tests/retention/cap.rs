@@ -51,7 +51,7 @@ async fn history_max_drops_the_oldest_grid_times_first_until_the_history_fits() 
     let full = history_bytes(&ns).await;
     let limit = full / 100 * 85;
     set(&ns, &[&format!("history-max={limit}")]).await;
-    let dry = ns.retention.run(RunMode::DryRun).await.unwrap();
+    let dry = ns.retention.dry_run().await.unwrap();
     assert!(dry.dropped.versions > 0);
     assert_eq!(history_bytes(&ns).await, full);
     assert_eq!(prune(&ns).await.dropped, dry.dropped);
@@ -197,7 +197,7 @@ async fn a_strict_policy_waits_for_a_confirmation_and_what_is_due_as_filed_does_
         (14, 15 * SAVED)
     );
     assert_eq!(prune(&ns).await.waiting, Some(waiting));
-    let dry = ns.retention.run(RunMode::DryRun).await.unwrap();
+    let dry = ns.retention.dry_run().await.unwrap();
     assert_eq!(dry.dropped.versions, 14);
     assert_eq!(ns.core.policy().unwrap().last, 3, "not in force");
 

@@ -147,7 +147,7 @@ async fn a_dry_run_reports_what_a_run_drops_and_changes_nothing() {
     cluster.env.advance(DAY + HOUR);
     ns.drain().await.unwrap();
     let before = recorded(&ns).await;
-    let dry = ns.retention.run(RunMode::DryRun).await.unwrap();
+    let dry = ns.retention.dry_run().await.unwrap();
     assert_eq!(recorded(&ns).await, before);
     let now = ns.history.view().horizons().await.unwrap();
     assert!(now.is_exact(Timestamp(1)), "no horizon was raised");

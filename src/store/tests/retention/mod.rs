@@ -20,6 +20,7 @@ mod reviews;
 mod steps;
 mod times;
 mod trees;
+mod turns;
 mod walk;
 mod words;
 mod work;
@@ -33,13 +34,13 @@ use past::Slot;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-const DROP: RunMode = RunMode::Drop {
+const DROP: RunOptions = RunOptions {
     grace: Duration::ZERO,
     brake: Brake::Held,
 };
 
 /// As `DROP`, for drops that wait for a confirmation too.
-const CONFIRMED: RunMode = RunMode::Drop {
+const CONFIRMED: RunOptions = RunOptions {
     grace: Duration::ZERO,
     brake: Brake::Released,
 };

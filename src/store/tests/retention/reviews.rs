@@ -194,7 +194,7 @@ async fn a_dry_run_counts_what_the_run_then_drops() {
     save(&ns, ROOT, b"removed", b"2").await;
     cluster.env.advance(3 * DAY);
     ns.drain().await.unwrap();
-    let dry = ns.retention.run(RunMode::DryRun).await.unwrap();
+    let dry = ns.retention.dry_run().await.unwrap();
     let run = ns.retention.run(DROP).await.unwrap();
     assert_eq!(dry, run);
     assert_eq!(run.dropped.versions, 1);
