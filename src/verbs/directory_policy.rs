@@ -90,24 +90,21 @@ pub(super) async fn set_policy(
     let failed = || VerbError::at(&path);
     let retention = namespace.retention();
     let directory = directory(&reader, &path).await?;
-    let policy = match &request.change {
-        DirectoryPolicyChange::Inherit => None,
+    let change = |own: Option<Policy>| match &request.change {
+        DirectoryPolicyChange::Inherit => Ok(None),
         DirectoryPolicyChange::Set(settings) => {
-            let policies = retention.directory_policies(directory).await;
-            let mut policies = policies.map_err(failed())?.into_iter();
-            let own = policies.find(|own| own.directory == directory);
-            let mut policy = own.map_or_else(Policy::unlimited, |own| own.policy);
+            let mut policy = own.unwrap_or_else(Policy::unlimited);
             for setting in settings {
                 let set = policy.set_for_directory(setting);
-                set.map_err(|error| failed()(StoreError::Invalid(error.to_string())))?;
+                set.map_err(|error| StoreError::Invalid(error.to_string()))?;
             }
-            Some(policy)
+            Ok(Some(policy))
         }
     };
-    let set = retention.set_directory_policy(directory, policy).await;
+    let set = retention.change_directory_policy(directory, change).await;
     set.map_err(failed())?;
     tracing::info!(path = %request.path, "the retention policy of a directory was changed");
-    self::policy(&reader, &path, rows).await
+    policy(&reader, &path, rows).await
 }
 
 async fn directory(reader: &PathReader, path: &TimedPath) -> Result<Ino, VerbError> {

@@ -79,18 +79,13 @@ pub(super) async fn policy(namespace: &Namespace, rows: &RowSender) -> Result<()
     Ok(())
 }
 
-/// Returns the policy that the settings make.
-async fn changed(namespace: &Namespace, settings: &[String]) -> Result<Policy, VerbError> {
-    let retention = namespace.retention();
-    let pending = retention.pending_policy().await.map_err(failed)?;
-    let in_force = retention.policy().await.map_err(failed)?;
-    let mut policy = pending.map(|(policy, _)| policy).or(in_force);
-    let policy = policy.get_or_insert_default();
+/// Returns a policy with other values of the words that the settings name.
+fn changed(mut policy: Policy, settings: &[String]) -> Result<Policy, StoreError> {
     for setting in settings {
         let set = policy.set(setting);
-        set.map_err(|error| failed(StoreError::Invalid(error.to_string())))?;
+        set.map_err(|error| StoreError::Invalid(error.to_string()))?;
     }
-    Ok(policy.clone())
+    Ok(policy)
 }
 
 /// Sends what a prune would drop if the settings were in force; without settings, what it would drop now.
@@ -104,7 +99,8 @@ pub(super) async fn preview(
     let report = match settings {
         [] => retention.dry_run().await,
         _ => {
-            let policy = changed(namespace, settings).await?;
+            let newest = retention.newest_policy().await.map_err(failed)?;
+            let policy = changed(newest, settings).map_err(failed)?;
             retention.preview(&policy).await
         }
     };
@@ -136,20 +132,19 @@ pub(super) async fn set_policy(
     request: &PolicyRequest,
     rows: &RowSender,
 ) -> Result<(), VerbError> {
-    let policy = changed(namespace, &request.settings).await?;
     let when = match request.at_once {
         true => InForce::Now,
         false => InForce::Usual,
     };
     let retention = namespace.retention();
-    let change = retention.set_policy(&policy, when).await.map_err(failed)?;
-    match change {
+    let change = retention.change_policy(when, |newest| changed(newest, &request.settings));
+    match change.await.map_err(failed)? {
         PolicyChange::InForce => tracing::info!("the retention policy was changed"),
         PolicyChange::Pending(from) => {
             tracing::info!(from = %stamp(from), "a stricter retention policy comes into force");
         }
     }
-    self::policy(namespace, rows).await
+    policy(namespace, rows).await
 }
 
 async fn send_report(

@@ -185,6 +185,31 @@ fn a_dry_run_answers_beside_a_prune_and_a_change_of_the_policy_is_told_to_wait()
     ));
 }
 
+#[test]
+fn words_that_are_set_at_the_same_time_are_all_set() {
+    let store = tempfile::tempdir().unwrap();
+    let place = Place::local(store.path());
+    let mount = TestMount::start(&place, &[]);
+    mount.sh(&script(
+        &mount,
+        &place,
+        r#"
+        mkdir d
+        for n in 4 5 6 7; do
+            rw policy set $M keep-last=$n > /dev/null & one=$!
+            rw policy set $M keep-within=${n}d > /dev/null & two=$!
+            rw policy set $M --path d keep-last=$((n - 4)) > /dev/null & three=$!
+            rw policy set $M --path d keep-within=${n}h > /dev/null & four=$!
+            for each in $one $two $three $four; do wait $each; done
+            rw policy show $M > $C/words
+            grep -q "^keep-last  *$n " $C/words; grep -q "^keep-within  *${n}d " $C/words
+            rw policy show $M --path d > $C/words
+            grep -q "^keep-last  *$((n - 4)) " $C/words; grep -q "^keep-within  *${n}h " $C/words
+        done
+        "#,
+    ));
+}
+
 fn stats_and_status(place: &Place) {
     let mut mount = TestMount::start(place, &[]);
     mount.sh(&script(

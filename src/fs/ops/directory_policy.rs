@@ -1,7 +1,7 @@
 //! The policy of a directory, as its attribute `user.versions.keep`.
 
 use crate::fs::{FileSystem, FsError, FsResult};
-use crate::store::{Ino, Policy, XattrMode};
+use crate::store::{Ino, Policy, StoreError, XattrMode};
 use bytes::Bytes;
 
 impl FileSystem {
@@ -10,7 +10,8 @@ impl FileSystem {
     /// # Errors
     /// `NoAttribute` if it has none; `Stale` when it was removed.
     pub(super) async fn own_policy(&self, ino: Ino) -> FsResult<Bytes> {
-        let policy = self.policy_of(ino).await?.ok_or(FsError::NoAttribute)?;
+        let policy = self.namespace.retention().own_policy(ino).await?;
+        let policy = policy.ok_or(FsError::NoAttribute)?;
         let words = policy.limits().into_iter();
         let words: Vec<String> = words
             .map(|(word, value)| format!("{word}={value}"))
@@ -28,25 +29,21 @@ impl FileSystem {
         value: Option<&[u8]>,
         mode: XattrMode,
     ) -> FsResult<()> {
-        match (mode, self.policy_of(ino).await?) {
-            (XattrMode::Create, Some(_)) => return Err(FsError::Exists),
-            (XattrMode::Replace, None) => return Err(FsError::NoAttribute),
-            _ => {}
-        }
-        let policy = match value {
-            Some(value) => {
-                let text =
-                    str::from_utf8(value).map_err(|error| FsError::Invalid(error.to_string()))?;
-                let policy = Policy::of_directory(text);
-                Some(policy.map_err(|error| FsError::Invalid(error.to_string()))?)
+        let change = |own: Option<Policy>| {
+            match (mode, own) {
+                (XattrMode::Create, Some(_)) => return Err(StoreError::Exists),
+                (XattrMode::Replace, None) => return Err(StoreError::NoAttribute),
+                _ => {}
             }
-            None => None,
+            value.map(of_value).transpose()
         };
         let retention = self.namespace.retention();
-        Ok(retention.set_directory_policy(ino, policy).await?)
+        Ok(retention.change_directory_policy(ino, change).await?)
     }
+}
 
-    async fn policy_of(&self, ino: Ino) -> FsResult<Option<Policy>> {
-        Ok(self.namespace.retention().own_policy(ino).await?)
-    }
+/// Returns the policy that a value of the attribute means.
+fn of_value(value: &[u8]) -> Result<Policy, StoreError> {
+    let text = str::from_utf8(value).map_err(|error| StoreError::Invalid(error.to_string()))?;
+    Policy::of_directory(text).map_err(|error| StoreError::Invalid(error.to_string()))
 }

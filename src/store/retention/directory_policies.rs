@@ -69,13 +69,50 @@ impl Retention {
     /// Sets the policy of a directory for the versions that end from now on in it and below; `None` takes it back.
     ///
     /// # Errors
-    /// `Invalid` for the root directory, and while the namespace has no policy; `NotDirectory`; `NotFound`; errors of the index and the
-    /// queue.
+    /// As those of [`Self::change_directory_policy`].
     pub async fn set_directory_policy(
         &self,
         directory: Ino,
         policy: Option<Policy>,
     ) -> Result<(), StoreError> {
+        let change = self.change_directory_policy(directory, |_| Ok(policy));
+        change.await
+    }
+
+    /// Sets the policy of a directory for the versions that end from now on in it and below to what `change` makes of its own one; `None` is
+    /// no policy. Changes at the same time are made one after another.
+    ///
+    /// # Errors
+    /// Those of `change`; `Invalid` for the root directory, and while the namespace has no policy; `NotDirectory`; `NotFound`; errors of
+    /// the index and the queue.
+    pub async fn change_directory_policy(
+        &self,
+        directory: Ino,
+        change: impl FnOnce(Option<Policy>) -> Result<Option<Policy>, StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        let may_limit = self.check_may_limit(directory).await;
+        let _turn = self.directory_turn.lock().await;
+        let stored = DirectoryPolicies::read(&self.core.index.snapshot()).await?;
+        let policy = change(stored.now(directory).cloned())?;
+        may_limit?;
+        let old = stored.row(directory);
+        if old.is_none() && policy.is_none() {
+            return Ok(());
+        }
+        let old = old.cloned().unwrap_or_default();
+        // Before the timestamp: an operation with a later one files by the new policy.
+        let early = with_span(&old, policy.clone(), self.core.clock.now());
+        let policies = self.core.directory_policies();
+        self.core
+            .use_directory_policies(policies.with(directory, early));
+        let key = retention_keys::directory_policy(directory);
+        let set = self.queue_policy(key, &old, policy);
+        self.core.load_directory_policies().await?;
+        self.commit.wait_durable(&set?).await
+    }
+
+    /// Fails if a directory cannot have a policy.
+    async fn check_may_limit(&self, directory: Ino) -> Result<(), StoreError> {
         if directory == ROOT {
             return Err(StoreError::Invalid(
                 "the policy of the root directory is that of the namespace: set it without a path"
@@ -91,21 +128,7 @@ impl Retention {
                     .to_owned(),
             ));
         }
-        let _turn = self.directory_turn.lock().await;
-        let key = retention_keys::directory_policy(directory);
-        let old: Option<DirectoryPolicyRow> = self.core.index.row(&key).await?;
-        if old.is_none() && policy.is_none() {
-            return Ok(());
-        }
-        let old = old.unwrap_or_default();
-        // Before the timestamp: an operation with a later one files by the new policy.
-        let early = with_span(&old, policy.clone(), self.core.clock.now());
-        let policies = self.core.directory_policies();
-        self.core
-            .use_directory_policies(policies.with(directory, early));
-        let set = self.queue_policy(key, &old, policy);
-        self.core.load_directory_policies().await?;
-        self.commit.wait_durable(&set?).await
+        Ok(())
     }
 
     fn queue_policy(

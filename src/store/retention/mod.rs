@@ -68,7 +68,9 @@ pub struct Retention {
     pub(crate) commit: Arc<Committer>,
     pub(crate) tree: Arc<Tree>,
     pub(crate) history: Arc<History>,
-    /// Held during a run, so that one runs at a time.
+    /// Held while the policy is changed, and for the moment in which a run takes its turn: who waits for it waits for a change, never for a run.
+    pub(crate) policy_turn: tokio::sync::Mutex<()>,
+    /// Held during a run, so that one runs at a time, and while the policy is changed.
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Held while a policy of a directory is changed, or its horizons are.
     pub(crate) directory_turn: tokio::sync::Mutex<()>,
@@ -103,6 +105,7 @@ impl Retention {
             commit,
             tree,
             history,
+            policy_turn: tokio::sync::Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             directory_turn: tokio::sync::Mutex::default(),
             ending: AtomicBool::new(false),

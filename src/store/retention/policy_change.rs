@@ -65,20 +65,53 @@ impl Retention {
         Ok(row.map(|row| (row.policy, row.from)))
     }
 
+    /// Returns the policy that was set last: the stricter one that is not in force yet, else that in force.
+    ///
+    /// # Errors
+    /// Errors of the index.
+    pub async fn newest_policy(&self) -> Result<Policy, StoreError> {
+        let rows = self.core.index.snapshot();
+        let pending: Option<PendingPolicy> = rows.row(&retention_keys::pending_policy()).await?;
+        match pending {
+            Some(pending) => Ok(pending.policy),
+            None => Ok(rows.row(&keys::policy()).await?.unwrap_or_default()),
+        }
+    }
+
     /// Sets the policy, and takes back one that is not in force yet.
     ///
     /// # Errors
-    /// `Busy` while a run goes on; errors of the index and the queue.
+    /// As those of [`Self::change_policy`].
     pub async fn set_policy(
         &self,
         policy: &Policy,
         when: InForce,
     ) -> Result<PolicyChange, StoreError> {
+        self.change_policy(when, |_| Ok(policy.clone())).await
+    }
+
+    /// Sets the policy that `change` makes of the newest one, and takes back one that is not in force yet. Changes at the same time are made
+    /// one after another.
+    ///
+    /// # Errors
+    /// `Busy` while a run goes on; those of `change`; errors of the index and the queue.
+    pub async fn change_policy(
+        &self,
+        when: InForce,
+        change: impl FnOnce(Policy) -> Result<Policy, StoreError> + Send,
+    ) -> Result<PolicyChange, StoreError> {
+        let _changing = self.policy_turn.lock().await;
         let Ok(_turn) = self.turn.try_lock() else {
             return Err(StoreError::Busy(
                 "a prune of this namespace is running: set the policy when it has ended".to_owned(),
             ));
         };
+        let policy = change(self.newest_policy().await?)?;
+        self.put_policy(&policy, when).await
+    }
+
+    /// Puts a policy in the place of the one in force, or beside it.
+    async fn put_policy(&self, policy: &Policy, when: InForce) -> Result<PolicyChange, StoreError> {
         let old = self.policy().await?;
         let is_stricter = match &old {
             Some(old) => policy.is_stricter_than(old),

@@ -60,15 +60,17 @@ impl Retention {
     /// `Busy` while another run goes on; `ReadOnly` on a follower; errors of the index and the queue: what was done until then stays
     /// done, and the next run goes on.
     pub async fn run(&self, options: RunOptions) -> Result<RetentionReport, StoreError> {
+        if !matches!(self.core.role, Role::Writer) {
+            return Err(StoreError::ReadOnly);
+        }
+        let changing = self.policy_turn.lock().await;
+        self.check_open()?;
         let Ok(_turn) = self.turn.try_lock() else {
             return Err(StoreError::Busy(
                 "another prune of this namespace is running: wait until it has ended".to_owned(),
             ));
         };
-        self.check_open()?;
-        if !matches!(self.core.role, Role::Writer) {
-            return Err(StoreError::ReadOnly);
-        }
+        drop(changing);
         let RunOptions { grace, brake } = options;
         let mut now = match self.agreed_now().await {
             Err(StoreError::Clock(why)) => {

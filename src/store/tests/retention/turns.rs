@@ -2,6 +2,7 @@
 
 use super::words::{DAY, HOUR, SECOND};
 use super::*;
+use crate::store::tests::labels::mkdir;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
@@ -85,5 +86,98 @@ async fn a_dry_run_answers_for_the_policy_and_the_versions_with_which_it_began()
     assert_eq!(one.await.unwrap(), before);
     assert_eq!(other.await.unwrap(), run);
     assert_eq!(ns.retention.dry_run().await.unwrap().examined(), 0);
+    leave(ns).await;
+}
+
+/// Sets one word of a policy.
+fn with_word(mut policy: Policy, word: &str) -> Result<Policy, StoreError> {
+    policy.set(word).unwrap();
+    Ok(policy)
+}
+
+const WORDS: [&str; 4] = [
+    "keep-last=7",
+    "keep-within=2d",
+    "keep-monthly=1y",
+    "keep-removed=40d",
+];
+
+/// Fails if a policy lacks one of the words.
+fn check_words(policy: &Policy) {
+    let settings = policy.settings().into_iter();
+    let settings: Vec<String> = settings
+        .map(|(word, value)| format!("{word}={value}"))
+        .collect();
+    for word in WORDS {
+        assert!(
+            settings.iter().any(|set| set == word),
+            "{settings:?} without {word}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_policy_at_the_same_time_lose_no_word() {
+    let (_cluster, ns) = opened_with("turns-words", &[]).await;
+    let changes = WORDS.map(|word| {
+        let retention = Arc::clone(&ns.retention);
+        tokio::spawn(async move {
+            let change = retention.change_policy(InForce::Usual, |policy| with_word(policy, word));
+            change.await
+        })
+    });
+    for change in changes {
+        assert_eq!(change.await.unwrap().unwrap(), PolicyChange::InForce);
+    }
+    check_words(&ns.retention.policy().await.unwrap().unwrap());
+    // Stricter ones too, each over the one before, which is not in force yet.
+    let (last, within) = tokio::join!(
+        ns.retention
+            .change_policy(InForce::Usual, |policy| with_word(policy, "keep-last=1")),
+        ns.retention
+            .change_policy(InForce::Usual, |policy| with_word(policy, "keep-within=1h")),
+    );
+    assert!(matches!(last.unwrap(), PolicyChange::Pending(_)));
+    assert!(matches!(within.unwrap(), PolicyChange::Pending(_)));
+    let (pending, _) = ns.retention.pending_policy().await.unwrap().unwrap();
+    assert_eq!(pending.last, 1);
+    assert_eq!(pending.within, Term::For(HOUR));
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_and_a_change_of_the_policy_wait_for_a_change_before_them() {
+    let (_cluster, ns) = many_due("turns-waits").await;
+    let retention = Arc::clone(&ns.retention);
+    let changing = retention.policy_turn.lock().await;
+    let turn = retention.turn.lock().await;
+    let mut run = pin!(retention.run(DROP));
+    begin(run.as_mut()).await;
+    let change = |policy| with_word(policy, "keep-last=5");
+    let mut changed = pin!(retention.change_policy(InForce::Usual, change));
+    begin(changed.as_mut()).await;
+    drop((turn, changing));
+    assert!(run.await.unwrap().dropped.versions > DUE - 10);
+    assert_eq!(changed.await.unwrap(), PolicyChange::InForce);
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_policy_of_a_directory_at_the_same_time_lose_no_word() {
+    let (_cluster, ns) = opened_with("turns-directory", &[]).await;
+    let directory = mkdir(&ns, ROOT, b"d").await;
+    let changes = WORDS.map(|word| {
+        let retention = Arc::clone(&ns.retention);
+        tokio::spawn(async move {
+            let change = |own: Option<Policy>| {
+                with_word(own.unwrap_or_else(Policy::unlimited), word).map(Some)
+            };
+            retention.change_directory_policy(directory, change).await
+        })
+    });
+    for change in changes {
+        change.await.unwrap().unwrap();
+    }
+    check_words(&ns.retention.own_policy(directory).await.unwrap().unwrap());
     leave(ns).await;
 }
