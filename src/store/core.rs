@@ -105,10 +105,10 @@ impl Core {
         let cap: Option<CapRow> = self.index.row(&retention_keys::cap()).await?;
         let policy = policy.map(|policy| policy.capped(cap.as_ref().map(|cap| &cap.policy)));
         *lock(&self.policy) = policy.map(Arc::new);
-        self.load_directory_policies().await
+        Ok(())
     }
 
-    /// Reads the policies of directories.
+    /// Reads the policies of directories. Only under their turn: a change in progress has put into memory what no row has yet.
     ///
     /// # Errors
     /// Errors of the index; `Corrupt`.

@@ -66,6 +66,7 @@ impl Recovery {
         }
         self.tree.make_root().await?;
         self.core.load_policy().await?;
+        self.core.load_directory_policies().await?;
         Ok(replay)
     }
 

@@ -2,6 +2,7 @@
 
 use super::words::{DAY, HOUR, SECOND};
 use super::*;
+use crate::store::schema::retention_rows::{DirectoryPolicyRow, PolicySpan};
 use crate::store::tests::labels::mkdir;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -179,5 +180,27 @@ async fn changes_of_the_policy_of_a_directory_at_the_same_time_lose_no_word() {
         change.await.unwrap().unwrap();
     }
     check_words(&ns.retention.own_policy(directory).await.unwrap().unwrap());
+    leave(ns).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_policy_leaves_those_of_directories_to_their_changes() {
+    let (_cluster, ns) = opened_with("turns-memory", &[]).await;
+    let directory = mkdir(&ns, ROOT, b"d").await;
+    // A change of a directory's policy lets versions be filed by it before its row is queued.
+    let row = DirectoryPolicyRow {
+        spans: vec![PolicySpan {
+            from: ns.now(),
+            until: None,
+            policy: Policy::of_directory("1h").unwrap(),
+        }],
+        ..DirectoryPolicyRow::default()
+    };
+    let early = ns.core.directory_policies().with(directory, row);
+    ns.core.use_directory_policies(early.clone());
+    let change = |policy| with_word(policy, "keep-last=7");
+    let changed = ns.retention.change_policy(InForce::Usual, change).await;
+    assert_eq!(changed.unwrap(), PolicyChange::InForce);
+    assert_eq!(*ns.core.directory_policies(), early);
     leave(ns).await;
 }
