@@ -22,6 +22,7 @@ pub(crate) mod restore;
 pub(crate) mod restore_before;
 pub(crate) mod restore_cached;
 pub(crate) mod restore_lock;
+pub(crate) mod restore_pin;
 pub(crate) mod restore_plan;
 pub(crate) mod restore_progress;
 pub(crate) mod restore_rows;

@@ -11,8 +11,6 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::store::history::History;
 use crate::store::history::restore_plan::{RestorePlan, RestoreTarget, shown};
 use crate::store::history::restore_progress::{
@@ -23,8 +21,6 @@ use crate::store::model::ids::{Dentry, DentryRef};
 use crate::store::model::version::{Author, Ino, Kind, Origin, PastEntry, ROOT, Timestamp};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::label_keys::{LabelPoint, LabelSlot};
-use crate::store::schema::retention_keys;
 use crate::store::schema::rows::LabelPin;
 
 /// How long a restore waits for saves that have been closed: a release follows a close without a caller that waits.
@@ -122,13 +118,8 @@ impl History {
         self.check_no_steps()?;
         let _turn = self.restore_lock.turn.lock().await;
         self.check_no_steps()?;
-        self.begin_pin(pinned_by(target));
-        let made = self.restore_kept(target, author).await;
-        // A restore in steps that does not end here keeps its time.
-        if self.tree.under_restore.directory().is_none() {
-            self.end_pin();
-        }
-        let made = made?;
+        let _pin = self.pin_restored(pinned_by(target));
+        let made = self.restore_kept(target, author).await?;
         for directory in &made.directories {
             self.tree.inodes.revive(*directory).await;
         }
@@ -150,35 +141,6 @@ impl History {
                 }
                 other => return other,
             }
-        }
-    }
-
-    /// Lets retention keep what a restored time shows, as a label would.
-    pub(crate) fn begin_pin(&self, point: LabelPoint) {
-        self.restore_lock.pin(point);
-        self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Ends what `begin_pin` began.
-    pub(crate) fn end_pin(&self) {
-        let filed = self.restore_lock.unpin();
-        // A run that knows the restored time would file versions under it once more.
-        self.core.protection_changes.fetch_add(1, Ordering::SeqCst);
-        let Some(LabelPoint { timestamp, slot }) = filed else {
-            return;
-        };
-        let pin = LabelPin {
-            timestamp,
-            directory: slot.directory,
-        };
-        let answer = self.core.clock.begin();
-        let mut txn = self.commit.txn(answer.at(), Dependencies::default());
-        let at = txn.timestamp;
-        let key = retention_keys::removed_label(pin);
-        txn.touch(key.clone());
-        txn.put(key, &at);
-        if let Err(error) = self.commit.enqueue(txn) {
-            tracing::debug!(%error, "what a restore kept is not reviewed");
         }
     }
 
@@ -344,18 +306,15 @@ impl History {
 }
 
 /// What retention keeps while a restore runs, as for a label.
-fn pinned_by(target: &RestoreTarget) -> LabelPoint {
+fn pinned_by(target: &RestoreTarget) -> LabelPin {
     let directory = match target.then.kind {
         Kind::Directory => target.then.ino,
         // Its names then may have been anywhere.
         _ => ROOT,
     };
-    LabelPoint {
+    LabelPin {
         timestamp: target.at,
-        slot: LabelSlot {
-            directory,
-            name: Bytes::from_static(b"restore"),
-        },
+        directory,
     }
 }
 

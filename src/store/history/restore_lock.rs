@@ -86,15 +86,9 @@ impl Default for RestoreLock {
 }
 
 impl RestoreLock {
-    pub(crate) fn pin(&self, point: LabelPoint) {
-        let mut pinned = lock(&self.pinned);
-        let is_same = |old: &PinnedTime| {
-            let same_directory = old.point.slot.directory == point.slot.directory;
-            same_directory && old.point.timestamp == point.timestamp
-        };
-        let old = pinned.take().filter(is_same);
-        let reads = old.map_or(PinReads::None, |old| old.reads);
-        *pinned = Some(PinnedTime { point, reads });
+    pub(super) fn pin(&self, point: LabelPoint) {
+        let reads = PinReads::None;
+        *lock(&self.pinned) = Some(PinnedTime { point, reads });
     }
 
     /// Ends what `pin` began. Returns it if retention may have filed versions under it.

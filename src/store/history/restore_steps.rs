@@ -8,7 +8,7 @@
 //!
 //! Every operation touches the `C R`, so they are committed in their order. A crash between two leaves the row and all steps up to it:
 //! the next mount of a writer refuses changes from before its first request on, and its task `restore` goes on where the row says. The
-//! restored time is kept meanwhile as a label's would be (`RestoreLock::pinned`).
+//! restored time is kept meanwhile as a label's would be (`RestorePin`).
 //!
 //! Invariant: memory holds one step of changes and a page of names for each directory on the way down.
 
@@ -36,7 +36,6 @@ use crate::store::model::tree_changes::TreeChanges;
 use crate::store::model::version::{Author, Ino, Kind, ROOT};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::label_keys::{LabelPoint, LabelSlot};
 use crate::store::schema::restore_rows::{RestorePhase, SteppedRestoreRow};
 use crate::store::schema::rows::LabelPin;
 use crate::store::schema::tables::{RowTable, SteppedRestoreTable};
@@ -101,7 +100,7 @@ impl History {
         Ok(false)
     }
 
-    /// Restores a directory in steps. The caller has the turn of restores.
+    /// Restores a directory in steps. The caller has the turn of restores and the pin of the restored time.
     pub(super) async fn restore_in_steps(
         &self,
         target: &RestoreTarget,
@@ -112,8 +111,6 @@ impl History {
             return Err(StoreError::NotFound);
         };
         let directory = row.ino;
-        self.restore_lock
-            .pin(directory_point(directory, &begin_row(target, directory)));
         self.tree.begin_restored(directory).await;
         let begun = match self.check_saved(target, directory).await {
             Ok(()) => self.begin_steps(target, directory, author).await,
@@ -122,7 +119,7 @@ impl History {
         let (made, row) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                self.end_steps();
+                self.tree.under_restore.clear();
                 return Err(error);
             }
         };
@@ -161,12 +158,17 @@ impl History {
         let Some(directory) = keys::trailing_ino(&key) else {
             return Err(StoreError::Corrupt("C R key: no inode".to_owned()));
         };
-        self.restore_lock.pin(directory_point(directory, &row));
+        let pin = self.pin_resumed(LabelPin {
+            timestamp: row.at,
+            directory: row.former,
+        });
         self.tree.under_restore.set(directory);
         let history = Arc::clone(self);
         let task = async move {
             let _turn = history.restore_lock.turn.lock().await;
-            match history.run_steps(RestoreWalk::new(directory, row)).await {
+            let walk = history.run_steps(RestoreWalk::new(directory, row)).await;
+            drop(pin);
+            match walk {
                 Ok(walk) => history.completed(walk).await,
                 Err(error) => {
                     tracing::debug!(%error, "the next mount goes on with the restore");
@@ -236,17 +238,6 @@ fn begin_row(target: &RestoreTarget, directory: Ino) -> SteppedRestoreRow {
         walk: vec![top_frame(directory, target.then.ino)],
         count: 0,
         left: Vec::new(),
-    }
-}
-
-/// What retention keeps for a restore, as for a label.
-fn directory_point(directory: Ino, row: &SteppedRestoreRow) -> LabelPoint {
-    LabelPoint {
-        timestamp: row.at,
-        slot: LabelSlot {
-            directory: row.former,
-            name: format!("restore of {}", directory.0).into(),
-        },
     }
 }
 
@@ -359,13 +350,8 @@ impl History {
                 }
             }
         }
-        self.end_steps();
-        Ok(walk)
-    }
-
-    fn end_steps(&self) {
         self.tree.under_restore.clear();
-        self.end_pin();
+        Ok(walk)
     }
 
     /// Makes the next step; `true` after the last.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::labels::{mkdir, rows};
+use super::restore::{in_steps, restore};
 use super::*;
-use crate::store::schema::label_keys::{LabelPoint, LabelSlot};
+use crate::store::schema::rows::LabelPin;
 use crate::store::schema::tables::{LabeledTable, RemovedLabelTable};
 
 const HOUR: u64 = 3600 * 1_000_000_000;
@@ -66,16 +67,13 @@ async fn a_prune_keeps_what_a_running_restore_goes_back_to_and_drops_it_afterwar
     let ns = cluster.open().await;
     let (top, at) = four_states(&cluster, &ns).await;
     let versions = history(&ns, top, b"f").await.len();
-    let pinned = LabelPoint {
+    let pinned = LabelPin {
         timestamp: at,
-        slot: LabelSlot {
-            directory: top,
-            name: Bytes::new(),
-        },
+        directory: top,
     };
     // What a run reads before the restore begins is read again.
     let protection = ns.retention.protection().await.unwrap();
-    ns.history.begin_pin(pinned.clone());
+    let pin = ns.history.pin_restored(pinned);
     assert!(ns.retention.is_outdated(&protection));
     cluster.env.advance(HOUR);
     prune(&ns).await;
@@ -83,9 +81,7 @@ async fn a_prune_keeps_what_a_running_restore_goes_back_to_and_drops_it_afterwar
     assert_eq!(kept[0], [1; 100_000]);
     assert!(kept.len() < versions, "others go");
     assert_eq!(rows::<LabeledTable>(&ns).await, 1);
-    // As the first step of a restore in steps does.
-    ns.history.begin_pin(pinned.clone());
-    ns.history.end_pin();
+    drop(pin);
     assert_eq!(rows::<RemovedLabelTable>(&ns).await, 1);
     assert_eq!(prune(&ns).await, 1);
     let (labeled, removed) = (
@@ -94,9 +90,9 @@ async fn a_prune_keeps_what_a_running_restore_goes_back_to_and_drops_it_afterwar
     );
     assert_eq!((labeled, removed), (0, 0));
     // What a run reads before the restore ends is read again.
-    ns.history.begin_pin(pinned);
+    let pin = ns.history.pin_restored(pinned);
     let protection = ns.retention.protection().await.unwrap();
-    ns.history.end_pin();
+    drop(pin);
     assert!(ns.retention.is_outdated(&protection));
     assert_eq!(prune(&ns).await, 0);
     // Nothing is reviewed where no run has read what a restore keeps.
@@ -158,4 +154,47 @@ async fn a_restore_keeps_its_time_from_its_beginning_to_its_end() {
         assert_eq!(ns.history.restore_lock.pinned(), None);
         leave(ns).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_in_steps_that_waits_for_a_save_keeps_its_time_all_the_while() {
+    let cluster = TestCluster::new("restore-steps-pin");
+    let ns = cluster.open().await;
+    let (top, at) = four_states(&cluster, &ns).await;
+    save(&ns, top, b"open", b"then").await;
+    ns.drain().await.unwrap();
+    cluster.env.advance(HOUR);
+    in_steps(&ns, 1);
+    let ino = ns.tree.lookup(top, b"open").await.unwrap().unwrap().ino;
+    let file = ns.tree.file(ino).await.unwrap();
+    let bytes = Bytes::from_static(b"unsaved");
+    file.write(0, bytes, &author()).await.unwrap();
+    let lock = &ns.history.restore_lock;
+    // Due is the state that the restore goes back to, among others. A run that goes on meanwhile keeps it.
+    let (restored, ()) = tokio::join!(restore(&ns, ROOT, b"top", at, AddedNames::Keep), async {
+        for _ in 0..100 {
+            if lock.pinned().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let protection = ns.retention.protection().await.unwrap();
+        let waits = tokio::time::Instant::now() + Duration::from_millis(100);
+        let mut looks = 0;
+        while tokio::time::Instant::now() < waits {
+            assert!(lock.pinned().is_some(), "after {looks} looks");
+            looks += 1;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(looks > 5, "{looks}");
+        assert!(!ns.retention.is_outdated(&protection), "one pin");
+        let (grace, brake) = (Duration::ZERO, Brake::Released);
+        let run = ns.retention.run(RunOptions { grace, brake }).await;
+        assert!(run.unwrap().dropped.versions > 0, "others go");
+        close(&file).await;
+    });
+    assert!(restored.unwrap().count > 0);
+    assert_eq!(content(&ns, top, b"f").await.unwrap(), [1; 100_000]);
+    assert_eq!(lock.pinned(), None);
+    leave(ns).await;
 }

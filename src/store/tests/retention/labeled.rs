@@ -4,7 +4,7 @@ use super::amounts::assert_recounted;
 use super::words::{DAY, HOUR};
 use super::*;
 use crate::store::schema::amounts;
-use crate::store::schema::label_keys::{LabelPoint, LabelSlot};
+use crate::store::schema::rows::LabelPin;
 use crate::store::schema::tables::AmountTable;
 use crate::store::tests::labels::label;
 
@@ -137,15 +137,12 @@ async fn a_restore_to_the_time_of_a_label_leaves_its_amounts() {
     save_often(&cluster, &ns, b"f", 10).await;
     cluster.env.advance(2 * HOUR);
     assert_eq!(keeps(&ns, &kept).await, (1, 1000));
-    ns.history.begin_pin(LabelPoint {
+    let pin = ns.history.pin_restored(LabelPin {
         timestamp: kept.timestamp,
-        slot: LabelSlot {
-            directory: ROOT,
-            name: Bytes::from_static(b"restore"),
-        },
+        directory: ROOT,
     });
     ns.retention.protection().await.unwrap();
-    ns.history.end_pin();
+    drop(pin);
     assert_eq!(keeps(&ns, &kept).await, (1, 1000));
     leave(ns).await;
 }
@@ -170,7 +167,7 @@ async fn a_wrong_amount_of_a_label_is_found() {
     save_often(&cluster, &ns, b"f", 10).await;
     cluster.env.advance(2 * HOUR);
     assert_eq!(keeps(&ns, &kept).await, (1, 1000));
-    let pin = rows::LabelPin {
+    let pin = LabelPin {
         timestamp: kept.timestamp,
         directory: kept.directory,
     };
