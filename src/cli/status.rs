@@ -138,7 +138,7 @@ fn completed(done: &CompletedReport) -> String {
     let left = match left.is_empty() {
         true => String::new(),
         false => format!(
-            "; left as they are, because their policy does not keep what they showed: {}",
+            "; left as they are, because what they showed was forgotten, or their policy does not keep it: {}",
             left.join(", ")
         ),
     };
@@ -443,7 +443,7 @@ mod tests {
         done.left = vec!["/d/a".to_owned(), "/d/b".to_owned()];
         status.completed_restore = Some(done);
         let text = describe(&status, 0, RequestPrices::default());
-        let left = "7 changes; left as they are, because their policy does not keep what they showed: /d/a, /d/b\n";
+        let left = "7 changes; left as they are, because what they showed was forgotten, or their policy does not keep it: /d/a, /d/b\n";
         assert!(text.contains(left), "{text}");
     }
 }

@@ -173,7 +173,7 @@ pub struct CompletedReport {
     pub as_of_ns: u64,
     /// The number of changes.
     pub changes: u64,
-    /// The paths of directories that stay as they are, because their policy does not keep what they showed.
+    /// The paths that stay as they are, because what they showed was forgotten, or their policy does not keep it.
     pub left: Vec<String>,
 }
 

@@ -48,7 +48,7 @@ pub use history::label_reads::{Label, LabelKeeps};
 pub use history::labels::check_label_name;
 pub use history::restore::AddedNames;
 pub use history::restore_lock::{CompletedRestore, RestoredStep};
-pub use history::restore_progress::{DirectoryName, Restored};
+pub use history::restore_progress::{LeftName, Restored};
 pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
 pub use history::view::PastView;

@@ -354,13 +354,14 @@ async fn restore_as(
     Ok(restored.changes)
 }
 
-/// Returns the paths of directories that a restore left as they are.
+/// Returns the paths that a restore left as they are.
 async fn left_paths(reader: &PathReader, restored: &Restored) -> Result<Vec<PathText>, VerbError> {
     let mut paths = Vec::new();
     for left in &restored.left {
         let above = reader.directory_path(left.parent).await?;
         paths.push(above.join(&left.name));
     }
+    paths.sort();
     Ok(paths)
 }
 

@@ -126,7 +126,7 @@ pub struct RestoredRow {
     pub changes: u64,
     /// The PATH@TIME whose restore undoes this; null where nothing was there before.
     pub undo: Option<PathText>,
-    /// Directories below that stay as they are, because their policy does not keep what they showed then.
+    /// Paths below that stay as they are, because what they showed then was forgotten, or their policy does not keep it.
     pub left: Vec<PathText>,
 }
 
@@ -335,7 +335,8 @@ pub enum PathDifference {
     Renamed,
     /// The permission bits or the owner, and nothing else.
     Mode,
-    /// Not known: a directory that the policy of a directory keeps for a shorter time. What is below is not compared.
+    /// Not known: a version that was forgotten, or a directory that the policy of a directory keeps for a shorter time. What is below is not
+    /// compared.
     NotKept,
 }
 

@@ -88,6 +88,14 @@ impl EntryPair<'_> {
     }
 }
 
+/// What a directory of one side has.
+#[derive(Debug, Default)]
+struct ListedSide {
+    kept: BTreeMap<Bytes, PastEntry>,
+    /// Names of forgotten versions, of which only the kind is known.
+    forgotten: BTreeMap<Bytes, Kind>,
+}
+
 /// A comparison of two trees.
 struct TreeDiff<'a> {
     reader: &'a PathReader,
@@ -229,11 +237,19 @@ impl TreeDiff<'_> {
         let is_kept =
             self.keeps(pair.old, self.old_at).await? && self.keeps(pair.new, self.new_at).await?;
         if !is_kept {
-            return self.tell_not_kept(pair.new_path.clone()).await;
+            let path = pair.new_path.clone();
+            return self.tell_not_kept(path, Kind::Directory).await;
         }
         let old = self.list(pair.old, self.old_at, &pair.old_path).await?;
-        let mut new = self.list(pair.new, self.new_at, &pair.new_path).await?;
-        for (name, old) in old {
+        let new = self.list(pair.new, self.new_at, &pair.new_path).await?;
+        let (mut forgotten, mut old, mut new) = (new.forgotten, old, new.kept);
+        forgotten.append(&mut old.forgotten);
+        for (name, kind) in forgotten {
+            old.kept.remove(&name);
+            new.remove(&name);
+            self.tell_not_kept(pair.new_path.join(&name), kind).await?;
+        }
+        for (name, old) in old.kept {
             let (old_path, path) = (pair.old_path.join(&name), pair.new_path.join(&name));
             match new.remove(&name) {
                 Some(new) if new.kind == old.kind => {
@@ -365,10 +381,14 @@ impl TreeDiff<'_> {
                 opened = true;
                 self.tell_one(side, path.clone(), &entry).await?;
                 if !self.keeps(entry.ino, at).await? {
-                    self.tell_not_kept(path).await?;
+                    self.tell_not_kept(path, Kind::Directory).await?;
                     continue;
                 }
-                for (name, below) in self.list(entry.ino, at, &path).await? {
+                let listed = self.list(entry.ino, at, &path).await?;
+                for (name, kind) in listed.forgotten {
+                    self.tell_not_kept(path.join(&name), kind).await?;
+                }
+                for (name, below) in listed.kept {
                     self.hold_back(side, path.join(&name), below).await?;
                 }
             }
@@ -445,13 +465,13 @@ impl TreeDiff<'_> {
         Ok(!is_cut_off)
     }
 
-    /// Names a directory that cannot be compared.
-    async fn tell_not_kept(&self, path: PathText) -> Result<(), VerbError> {
+    /// Names what cannot be compared.
+    async fn tell_not_kept(&self, path: PathText, kind: Kind) -> Result<(), VerbError> {
         let row = DifferenceRow {
             change: PathDifference::NotKept,
             path,
             renamed_from: None,
-            kind: kind_name(Kind::Directory).to_owned(),
+            kind: kind_name(kind).to_owned(),
             old: None,
             new: None,
         };
@@ -464,11 +484,16 @@ impl TreeDiff<'_> {
         directory: Ino,
         at: Timestamp,
         path: &PathText,
-    ) -> Result<BTreeMap<Bytes, PastEntry>, VerbError> {
+    ) -> Result<ListedSide, VerbError> {
         let entries = self.reader.view().list_at(directory, at).await;
-        let entries = entries.map_err(VerbError::at(path))?.into_iter();
-        // Of a deleted version only the name is left.
-        let kept = entries.filter(|(_, entry)| entry.kept != Retained::Nothing);
-        Ok(kept.collect())
+        let mut listed = ListedSide::default();
+        for (name, entry) in entries.map_err(VerbError::at(path))? {
+            if entry.kept == Retained::Nothing {
+                listed.forgotten.insert(name, entry.kind);
+            } else {
+                listed.kept.insert(name, entry);
+            }
+        }
+        Ok(listed)
     }
 }

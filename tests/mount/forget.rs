@@ -367,3 +367,41 @@ fn an_unfinished_forget_of_a_removed_file_goes_on_with_the_same_command() {
         "#,
     ));
 }
+
+#[test]
+fn a_restore_of_the_directory_leaves_a_forgotten_file_as_it_is_and_names_it() {
+    let store = tempfile::tempdir().unwrap();
+    let place = Place::local(store.path());
+    let mount = TestMount::start(&place, FLAGS);
+    mount.sh(&script(
+        &mount,
+        &place,
+        r#"
+        mkdir d; odd=$(printf 'o\033d')
+        for f in .env gone "$odd" other; do echo then > "d/$f"; done
+        sleep 0.1; T=$(date -u +%Y-%m-%dT%H-%M-%S.%NZ); sleep 0.1
+        for f in .env "$odd" other added; do echo now > "d/$f"; done; rm d/gone
+        rw drain $M
+        for f in .env gone "$odd"; do rw forget "$M/d/$f" --yes > /dev/null; done
+
+        rw restore $M/d@$T --dry-run > $C/../dry
+        for f in .env gone 'o\\x1bd'; do grep -q "^not kept .* $f\$" $C/../dry || { cat $C/../dry; exit 1; }; done
+        test $(grep -c '^not kept' $C/../dry) = 3
+        grep -q '^changed .* other$' $C/../dry; grep -q '^removed .* added$' $C/../dry
+        rw restore $M/d@$T --dry-run --json | grep -q '"change":"notkept","path":".env"'
+        test "$(rw diff $M/d@$T | grep -c '^not kept')" = 3
+
+        rw restore $M/d@$T > $C/../said
+        for f in .env gone 'o\\x1bd'; do grep -q "^d/$f: left as it is; .* was forgotten" $C/../said || { cat $C/../said; exit 1; }; done
+        test "$(ls -A d | wc -l)" = 3; test "$(cat d/.env "d/$odd" d/other | tr '\n' ' ')" = 'now now then '
+        rw restore "$(sed -n 's/^undo: rewindfs restore //p' $C/../said)" > /dev/null
+        test "$(cat d/other d/added | tr '\n' ' ')" = 'now now '
+        rw restore $M/d@$T --to $M/copy --json | grep -q '"left":\["copy/.env","copy/gone","copy/o\\u001bd"\]'
+        test "$(ls -A copy)" = other
+        refused 1 'd/.env@' rw restore $M/d/.env@$T
+        test "$(cat d/.env)" = now
+        "#,
+    ));
+    mount.drain();
+    mount.check_log("main");
+}

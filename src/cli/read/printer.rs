@@ -206,7 +206,7 @@ impl RowPrinter {
         for left in &row.left {
             writeln!(
                 out,
-                "{left}: left as it is; its policy does not keep what it showed then"
+                "{left}: left as it is; what it showed then was forgotten, or its policy does not keep it"
             )?;
         }
         match &row.undo {

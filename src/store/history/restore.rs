@@ -18,7 +18,9 @@ use crate::store::history::restore_progress::{
 };
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, DentryRef};
-use crate::store::model::version::{Author, Ino, Kind, Origin, PastEntry, ROOT, Timestamp};
+use crate::store::model::version::{
+    Author, Ino, Kind, Origin, PastEntry, ROOT, Retained, Timestamp,
+};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::LabelPin;
@@ -144,8 +146,14 @@ impl History {
         }
     }
 
-    /// Fails if a prune has dropped what is to be restored, since it was looked up.
+    /// Fails if what is to be restored was forgotten, or a prune has dropped it since it was looked up.
     async fn check_kept(&self, target: &RestoreTarget) -> Result<(), StoreError> {
+        if target.then.kept == Retained::Nothing {
+            return Err(StoreError::Invalid(format!(
+                "the version of {} at that time was deleted",
+                shown(&target.slot.name)
+            )));
+        }
         let is_kept = match (target.then.kind, target.then.content.reference()) {
             (Kind::Directory, _) => {
                 let exact = self.exact_time(target.then.ino, target.at).await?;

@@ -38,7 +38,7 @@ pub struct CompletedRestore {
     pub at: Timestamp,
     /// The number of changes, those of the earlier process included.
     pub changes: u64,
-    /// The paths of directories that stay as they are, because their policy does not keep what they showed.
+    /// The paths that stay as they are, because what they showed was forgotten, or their policy does not keep it.
     pub left: Vec<String>,
 }
 

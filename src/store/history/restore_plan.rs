@@ -113,7 +113,8 @@ pub(super) struct RestorePlan {
     pub(super) directories: BTreeSet<Ino>,
     /// Every other live inode below it.
     pub(super) files: HashMap<Ino, Dentry>,
-    /// Directories whose policy does not keep what they showed: what is live in them stays, and what is not does not come back.
+    /// Names whose state of then is not kept: forgotten ones, and directories by their policy. What is live there stays as it is, and
+    /// what is not does not come back.
     pub(super) left: Vec<Dentry>,
     /// The number of names of then in each directory, and of directories among them.
     pub(super) counts: HashMap<Ino, (i64, i64)>,
@@ -129,7 +130,7 @@ impl RestorePlan {
         self.ended.len() + kept + self.made.len() + links
     }
 
-    /// Leaves a directory as it is: the live one in its place, or none.
+    /// Leaves a name as it is; `live` is the directory that stays for one of then.
     fn leave(&mut self, made: &mut MadeName, live: Option<Ino>) {
         self.left.push(made.slot.clone());
         made.number = live.map(|ino| DirectoryNumber { ino, generation: 0 });
@@ -137,7 +138,7 @@ impl RestorePlan {
             && let Some((entries, directories)) = self.counts.get_mut(&made.slot.parent)
         {
             *entries -= 1;
-            *directories -= 1;
+            *directories -= i64::from(made.entry.kind == Kind::Directory);
         }
     }
 
@@ -260,6 +261,7 @@ impl History {
             .collect();
         let mut stays: HashSet<Ino> = HashSet::from([target.slot.parent]);
         let mut left = inodes_left(&former);
+        let left_names: HashSet<Dentry> = plan.left.iter().cloned().collect();
         for name in &live.order {
             let ino = name.row.ino;
             if let Some(slot) = claimed.get(&ino).filter(|_| is_directory(&name.row)) {
@@ -275,7 +277,7 @@ impl History {
             }
             let wanted = former.get(&name.slot);
             let is_new = wanted.is_none() && !claimed.values().any(|slot| *slot == name.slot);
-            let is_left = left.contains(&name.slot.parent);
+            let is_left = left.contains(&name.slot.parent) || left_names.contains(&name.slot);
             if is_new && (target.keeps_new || is_left) && stays.contains(&name.slot.parent) {
                 if is_directory(&name.row) {
                     stays.insert(ino);
@@ -397,10 +399,8 @@ impl History {
         let differ = self.view().common_horizons().await?.is_none();
         while let Some(mut made) = open.pop() {
             if made.entry.kept == Retained::Nothing {
-                return Err(StoreError::Invalid(format!(
-                    "the version of {} at that time was deleted",
-                    String::from_utf8_lossy(&made.slot.name)
-                )));
+                plan.leave(&mut made, None);
+                continue;
             }
             if made.entry.kind != Kind::Directory {
                 names.push(FormerName::of(made, None));

@@ -24,24 +24,24 @@ pub struct Restored {
     pub count: usize,
     /// What changed in the live tree.
     pub changes: TreeChanges,
-    /// Directories that stay as they are, because their policy does not keep what they showed.
-    pub left: Vec<DirectoryName>,
+    /// Names that stay as they are, because what they showed was forgotten, or their policy does not keep it.
+    pub left: Vec<LeftName>,
 }
 
-/// The name of a directory in another one.
+/// A name that a restore leaves as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryName {
-    /// The other one.
+pub struct LeftName {
+    /// Its directory.
     pub parent: Ino,
     /// The name.
     pub name: Bytes,
 }
 
-/// Returns the names of directories that stay as they are.
-pub(super) fn names_of_left(left: Vec<Dentry>) -> Vec<DirectoryName> {
+/// Returns the names that stay as they are.
+pub(super) fn names_of_left(left: Vec<Dentry>) -> Vec<LeftName> {
     let names = left.into_iter();
     names
-        .map(|Dentry { parent, name }| DirectoryName { parent, name })
+        .map(|Dentry { parent, name }| LeftName { parent, name })
         .collect()
 }
 

@@ -113,18 +113,16 @@ impl History {
             if let Some(mtime) = frame.mtime {
                 step.plan.times.insert(frame.number, mtime);
             }
+            if then.entry.kept == Retained::Nothing {
+                let name = then.name.clone();
+                walk.left.insert(Dentry::new(frame.number, name));
+                walk.seen(then.name);
+                continue;
+            }
             let live = match step.made.contains(&frame.number) {
                 true => None,
                 false => self.live_name(frame.number, &then.name).await?,
             };
-            if then.entry.kept == Retained::Nothing {
-                let name = then.name.escape_ascii();
-                self.core.health.note(format!(
-                    "restore: the version of {name} at that time was deleted; it is left out"
-                ));
-                walk.seen(then.name);
-                continue;
-            }
             match then.entry.kind {
                 Kind::Directory => self.place_directory(walk, step, then, live).await?,
                 _ => self.place_file(walk, step, then, live).await?,
@@ -184,16 +182,16 @@ impl History {
             }
             return Ok(());
         }
+        if is_left && itself.is_none() {
+            walk.seen(then.name);
+            return Ok(());
+        }
         if let Some(live) = live {
             if is_directory(&live.row) {
                 walk.put_back(then);
                 return self.set_aside(walk, step, live).await;
             }
-            step.end(live, !is_left || itself.is_some(), false);
-        }
-        if is_left && itself.is_none() {
-            walk.seen(then.name);
-            return Ok(());
+            step.end(live, true, false);
         }
         self.bring_directory(walk, step, then, itself).await
     }
@@ -354,7 +352,8 @@ impl History {
         let mut linked = Vec::new();
         for name in names {
             let shown = view.entry_at(name.parent, &name.name, walk.row.at).await?;
-            if shown.is_some_and(|shown| shown.ino == entry.ino)
+            let is_kept = |shown: &PastEntry| shown.kept != Retained::Nothing;
+            if shown.is_some_and(|shown| shown.ino == entry.ino && is_kept(&shown))
                 && self.was_below(walk, name.parent).await?
                 && !self.is_cut_off(name.parent, walk.row.at).await?
             {
@@ -418,7 +417,7 @@ impl History {
             };
             let view = self.view();
             let entry = view.entry_at(name.parent, &name.name, walk.row.at).await?;
-            let Some(entry) = entry.filter(|entry| entry.kept != Retained::Nothing) else {
+            let Some(entry) = entry else {
                 continue;
             };
             let frame = RestoreFrame {

@@ -203,7 +203,7 @@ impl History {
             path = done.path,
             changes = done.changes,
             left = ?done.left,
-            "completed a restore that an earlier mount began; what is left stays as it is, because its policy does not keep what it showed"
+            "completed a restore that an earlier mount began; what is left stays as it is, because what it showed was forgotten, or its policy does not keep it"
         );
         *lock(&self.restore_lock.completed) = Some(done);
     }

@@ -56,7 +56,7 @@ pub(super) struct RestoreWalk {
     frames: Vec<OpenFrame>,
     /// Where directories were; of one phase.
     pub(super) memo: LocationMemo,
-    /// Directories that stay as they are, as far as the walk has come to them.
+    /// Names that stay as they are, as far as the walk has come to them.
     pub(super) left: BTreeSet<Dentry>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct SteppedRestoreRow {
     pub(crate) walk: Vec<RestoreFrame>,
     /// The number of changes until now.
     pub(crate) count: u64,
-    /// Directories that stay as they are, as far as the walk has come to them, because their policy does not keep what they showed.
+    /// Names that stay as they are, as far as the walk has come to them, because what they showed is not kept.
     pub(crate) left: Vec<Dentry>,
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn links(ns: &Namespace, directory: Ino) -> Vec<Vec<String>> {
 }
 
 /// Checks the counters of names and of directories of each directory.
-async fn check_counters(ns: &Namespace, directory: Ino) {
+pub(super) async fn check_counters(ns: &Namespace, directory: Ino) {
     let mut open = vec![directory];
     while let Some(directory) = open.pop() {
         let found = names(ns, directory).await;
