@@ -190,6 +190,7 @@ impl From<StoreError> for FsError {
             StoreError::Stale => Self::Stale,
             StoreError::Busy(what) | StoreError::Clock(what) => Self::Busy(what),
             StoreError::Held(what) => Self::Held(what),
+            StoreError::ProgramRuns(_) => Self::ProgramRuns,
             StoreError::ReadOnly => Self::ReadOnly,
             StoreError::Unavailable(why) => Self::Unavailable(why.to_string()),
             StoreError::Fenced => Self::Fenced,

@@ -6,8 +6,7 @@
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::past::{DrawnListing, ListedName, Past, PastNode, PinnedTimes};
-use crate::fs::running::ProgramUse;
-use crate::store::{Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin};
+use crate::store::{Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin, ProgramUse};
 use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering, lock};
 use bytes::Bytes;
 use dashmap::DashMap;

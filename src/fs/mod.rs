@@ -21,7 +21,6 @@ mod model;
 mod named;
 mod ops;
 pub(crate) mod past;
-mod running;
 mod set_ids;
 #[cfg(test)]
 mod testing;
@@ -40,7 +39,6 @@ use crate::fs::handle::HandleTable;
 use crate::fs::inode::LiveTable;
 use crate::fs::kernel_cache::ForgetCached;
 use crate::fs::past::{Past, PastNode};
-use crate::fs::running::RunningPrograms;
 use crate::fs::set_ids::lends_rights;
 use crate::store::{Ino, Namespace, Stat};
 use crate::sync::{Arc, OnceLock};
@@ -63,7 +61,6 @@ pub struct FileSystem {
     live: LiveTable,
     past: Past,
     handles: HandleTable,
-    programs: Arc<RunningPrograms>,
     forget: OnceLock<ForgetCached>,
     poisoned: OnceLock<String>,
 }
@@ -93,7 +90,6 @@ impl FileSystem {
             tasks,
             live: LiveTable::default(),
             handles: HandleTable::default(),
-            programs: Arc::default(),
             forget: OnceLock::new(),
             poisoned: OnceLock::new(),
         }

@@ -88,6 +88,7 @@ pub use tree::flush::PendingFlush;
 pub use tree::lookup::DirectoryListing;
 pub use tree::reflink::CloneSource;
 pub use tree::rename::{RenameMode, Renamed};
+pub(crate) use tree::running::ProgramUse;
 pub use tree::seek::Whence;
 
 #[cfg(test)]

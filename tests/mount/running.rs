@@ -1,4 +1,4 @@
-//! Programs that run from the mount: no call empties their files.
+//! Programs that run from the mount: no call empties their files, and no restore rewrites them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::thread;
 
-use crate::support::mount::TestMount;
+use crate::support::mount::{PROGRAM, TestMount};
 use crate::support::place::Place;
 
 /// What a program of this machine says to a file that is a program which runs.
@@ -69,4 +69,55 @@ fn a_running_program_is_not_emptied_by_two_hundred_opens() {
     mount.sh("test $(ls .versions/@files/program0 | grep -c Z) = 2
          test $(stat -Lc %s .versions/@files/program0/latest) = 0
          cmp .versions/@files/program0/previous /bin/sleep");
+}
+
+#[test]
+fn a_restore_leaves_a_running_program_and_works_once_it_has_ended() {
+    let store = tempfile::tempdir().unwrap();
+    let mount = TestMount::start(&Place::local(store.path()), &[]);
+    // The two states are programs of other bytes, which both run.
+    mount.sh(
+        "mkdir d; cp /bin/sleep d/program; echo then > d/other; sleep 0.1
+         date -u +%Y-%m-%dT%H-%M-%S.%NZ > then; sleep 0.1
+         echo more >> d/program; echo now > d/other",
+    );
+    let path = mount.path("d/program");
+    let mut running = Command::new(&path).arg("600").spawn().unwrap();
+    let head = format!(
+        "T=$(cat then); M={}; rw() {{ {PROGRAM} \"$@\"; }}",
+        mount.root().display()
+    );
+    mount.sh(&format!(
+        r#"{head}
+        for path in d d/program; do
+            if said=$(rw restore $M/$path@$T 2>&1); then code=0; else code=$?; fi
+            test $code = 1 || {{ echo "$path: $code: $said"; exit 1; }}
+            case "$said" in
+            *"text file busy: "*"program is a program that runs; stop it, or restore to another name with --to"*) ;;
+            *) echo "$path: $said"; exit 1;;
+            esac
+        done
+        test "$(cat d/other)" = now; tail -c 5 d/program | grep -qx more
+        test -z "$(rw label list $M/d | grep before-restore)"
+        # What is restored elsewhere rewrites nothing.
+        rw restore $M/d/program@$T --to $M/d/copy > /dev/null; cmp d/copy /bin/sleep
+        "#
+    ));
+    assert!(running.try_wait().unwrap().is_none(), "it still runs");
+    end(running);
+    mount.sh(&format!(
+        r#"{head}
+        rw restore $M/d@$T > said; cmp d/program /bin/sleep; test "$(cat d/other)" = then
+        d/program 0
+        "#
+    ));
+    // It has the state of then: a restore to then changes something else.
+    running = Command::new(&path).arg("600").spawn().unwrap();
+    mount.sh(&format!(
+        r#"{head}
+        echo now > d/other; rw restore $M/d@$T > /dev/null; test "$(cat d/other)" = then
+        "#
+    ));
+    assert!(running.try_wait().unwrap().is_none(), "it still runs");
+    end(running);
 }

@@ -4,7 +4,6 @@
 use crate::fs::acl::{ACCESS, Acl, DEFAULT};
 use crate::fs::handle::{Access, Handle, OpenFile, OpenPast};
 use crate::fs::past::PastContent;
-use crate::fs::running::FOR_EXECUTION;
 use crate::fs::set_ids::SETGID;
 use crate::fs::{Caller, Entry, FileSystem, FsError, FsResult, Node, Opened};
 use crate::store::{File, Ino, Kind, NewNode, Stat, StoreError, Whence};
@@ -206,7 +205,7 @@ impl FileSystem {
         let file: Arc<File> = file.map_err(|error| FsError::from(error).by_number())?;
         let runs = match flags & FOR_EXECUTION {
             0 => None,
-            _ => Some(self.programs.run(ino).await),
+            _ => Some(self.namespace.tree().programs().run(ino).await),
         };
         let open = OpenFile::new(file, caller, flags).running(runs);
         if open.access.writes() {
@@ -215,7 +214,10 @@ impl FileSystem {
         if flags & libc::O_TRUNC != 0 {
             let _not_run = match is_for_writing(flags) {
                 true => None,
-                false => Some(self.programs.truncate(ino).await?),
+                false => {
+                    let change = self.namespace.tree().programs().change(ino).await;
+                    Some(change.ok_or(FsError::ProgramRuns)?)
+                }
             };
             self.drop_privileges(caller, ino, None).await?;
             open.file.truncate(0, open.author()).await?;
@@ -288,6 +290,9 @@ impl FileSystem {
         Ok(node)
     }
 }
+
+/// `__FMODE_EXEC` of the kernel: it opens a program that is about to run. No flag of open(2) has this bit.
+pub(super) const FOR_EXECUTION: i32 = 0x20;
 
 /// Tells whether the kernel has made sure that no program runs from the file: it does so for the opens that may write.
 fn is_for_writing(flags: i32) -> bool {

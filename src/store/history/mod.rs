@@ -26,6 +26,7 @@ pub(crate) mod restore_pin;
 pub(crate) mod restore_plan;
 pub(crate) mod restore_progress;
 pub(crate) mod restore_rows;
+pub(crate) mod restore_running;
 pub(crate) mod restore_step_plan;
 pub(crate) mod restore_steps;
 pub(crate) mod restore_tree;

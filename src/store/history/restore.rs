@@ -1,6 +1,7 @@
 //! Restore: a name shows again exactly what it showed at a timestamp. No bytes move: contents are shared.
 //!
-//! Steps: take the turn of restores and the gate of directory moves; plan without locks; lock every directory at and below the name and
+//! Steps: take the turn of restores and the gate of directory moves; plan without locks; keep programs from running from the files that
+//! are rewritten; lock every directory at and below the name and
 //! every inode that changes, in ascending order; take the timestamp; plan again; in one operation write all rows. A plan that needs
 //! further locks starts over.
 //!
@@ -59,6 +60,8 @@ impl History {
     ///
     /// # Errors
     /// A directory that takes more changes than one operation has is restored in steps (`restore_steps.rs`).
+    ///
+    /// `ProgramRuns` with the name of a file that would be rewritten and from which a program runs.
     ///
     /// `Busy` with the name of a file that has writes which are no version yet, and while another directory is restored in steps; `Invalid`
     /// for a state that was deleted, and for more changes than fit in one operation where steps are not possible: of a name that does not
@@ -207,6 +210,10 @@ impl History {
                 count if count > most => return Ok(WholeRestore::TooMany(count)),
                 _ => {}
             }
+            let files = match self.begin_rewriting(&plan).await {
+                Ok(files) => files,
+                Err(slot) => return Err(self.program_runs(target, &slot).await),
+            };
             let wanted: Vec<Ino> = plan.inodes(parent).into_iter().collect();
             let mut locked = match self.tree.lock_all(&wanted).await {
                 // An inode was removed since the plan.
@@ -223,7 +230,7 @@ impl History {
             plan = self.checked_plan(target).await?;
             let held: HashSet<Ino> = wanted.into_iter().collect();
             let is_held = plan.inodes(parent).is_subset(&held.into_iter().collect());
-            if is_held && plan.len() <= most {
+            if is_held && files.cover(&plan) && plan.len() <= most {
                 let operation = self.whole(target, answer.at(), author).await?;
                 let made = self.restore_rows(&mut locked, operation, plan)?;
                 return Ok(WholeRestore::Made(made));

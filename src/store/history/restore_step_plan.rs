@@ -16,7 +16,8 @@ use bytes::Bytes;
 use crate::store::history::History;
 use crate::store::history::label_reads::DirectoryThen;
 use crate::store::history::restore_plan::{
-    EndedName, LiveName, MadeName, MovedDirectory, RestorePlan, RestoreTarget, is_directory,
+    ChangedState, EndedName, LiveName, MadeName, MovedDirectory, RestorePlan, RestoreTarget,
+    is_directory,
 };
 use crate::store::history::restore_tree::DirectoryNumber;
 use crate::store::history::restore_walk::{NameThen, RestoreWalk};
@@ -261,7 +262,9 @@ impl History {
                 return self.set_aside(walk, step, live).await;
             }
             let target = step_target(&made);
-            match self.state_change(&live, &then.entry, &target).await? {
+            let changed = self.state_change(&live, &then.entry, &target).await?;
+            let runs = |changed: &ChangedState| self.rewrites_program(changed);
+            match changed.filter(|changed| !changed.as_ref().is_some_and(runs)) {
                 Some(changed) => step.plan.states.extend(changed),
                 None => {
                     step.end(live, true, false);

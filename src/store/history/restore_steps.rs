@@ -112,7 +112,7 @@ impl History {
         };
         let directory = row.ino;
         self.tree.begin_restored(directory).await;
-        let begun = match self.check_saved(target, directory).await {
+        let begun = match self.check_unused(target, directory).await {
             Ok(()) => self.begin_steps(target, directory, author).await,
             Err(error) => Err(error),
         };
@@ -242,6 +242,12 @@ fn begin_row(target: &RestoreTarget, directory: Ino) -> SteppedRestoreRow {
 }
 
 impl History {
+    /// Fails if a file below cannot be restored now.
+    async fn check_unused(&self, target: &RestoreTarget, directory: Ino) -> Result<(), StoreError> {
+        self.check_saved(target, directory).await?;
+        self.check_no_program(target, directory).await
+    }
+
     /// Fails if a file below has writes that are no version yet.
     async fn check_saved(&self, target: &RestoreTarget, directory: Ino) -> Result<(), StoreError> {
         for inode in self.tree.inodes.dirty_inodes() {
@@ -336,7 +342,11 @@ impl History {
                 Ok(true) => break,
                 Ok(false) => row = walk.here(),
                 Err(error) => {
-                    if !matches!(error, StoreError::Busy(_) | StoreError::Closed) && !is_noted {
+                    let is_quiet = matches!(
+                        error,
+                        StoreError::Busy(_) | StoreError::ProgramRuns(_) | StoreError::Closed
+                    );
+                    if !is_quiet && !is_noted {
                         is_noted = true;
                         self.core.health.note(format!(
                             "the restore of directory {} waits: {error}",
@@ -415,6 +425,11 @@ impl History {
             true => Some(self.tree.renames.lock().await),
             false => None,
         };
+        // The next plan sees the program that has begun to run.
+        let _files = self
+            .begin_rewriting(&plan)
+            .await
+            .map_err(|slot| StoreError::ProgramRuns(shown(&slot.name)))?;
         let wanted: Vec<Ino> = plan.inodes(Ino(0)).into_iter().collect();
         let mut locked: Vec<LockedInode> = self.tree.lock_all(&wanted).await?;
         self.read_again(&mut plan).await?;

@@ -52,6 +52,9 @@ pub enum StoreError {
     /// Another process uses the object that the text names: try again later.
     #[error("busy: {0}")]
     Busy(String),
+    /// A program runs from a file that would be changed: stop it first; the text names the file.
+    #[error("text file busy: {0}")]
+    ProgramRuns(String),
     /// A hold or a label protects what would be removed; the text names it.
     #[error("{0}")]
     Held(String),

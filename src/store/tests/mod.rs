@@ -33,6 +33,7 @@ mod reclaim_model;
 mod restore;
 mod restore_left;
 mod restore_pruned;
+mod restore_running;
 mod restore_steps;
 mod restore_undo;
 mod retention;

@@ -26,6 +26,7 @@ pub(crate) mod restore_guard;
 pub(crate) mod review;
 pub(crate) mod room;
 pub(crate) mod row_writer;
+pub(crate) mod running;
 pub(crate) mod seek;
 pub(crate) mod unchanged;
 pub(crate) mod under_restore;
@@ -41,6 +42,7 @@ use crate::store::data::DataStore;
 use crate::store::model::version::Ino;
 use crate::store::tree::disk_space::DiskSpace;
 use crate::store::tree::inode_cache::InodeCache;
+use crate::store::tree::running::RunningPrograms;
 use crate::store::tree::under_restore::UnderRestore;
 use crate::sync::Arc;
 
@@ -52,6 +54,7 @@ pub struct Tree {
     pub(crate) commit: Arc<Committer>,
     pub(crate) inodes: InodeCache,
     pub(crate) under_restore: UnderRestore,
+    programs: Arc<RunningPrograms>,
     pub(crate) space: DiskSpace,
     /// Receives each unlinked inode when its last handle is dropped, so that a task can delete the orphan.
     pub(crate) unlinked: UnboundedSender<Ino>,
@@ -73,11 +76,17 @@ impl Tree {
             commit,
             inodes: InodeCache::default(),
             under_restore: UnderRestore::default(),
+            programs: Arc::default(),
             space: DiskSpace::default(),
             unlinked,
             renames: tokio::sync::Mutex::new(()),
         };
         (tree, orphans)
+    }
+
+    /// Returns the programs that run from files of the tree.
+    pub(crate) fn programs(&self) -> &Arc<RunningPrograms> {
+        &self.programs
     }
 }
 

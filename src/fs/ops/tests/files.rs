@@ -1,5 +1,6 @@
 //! Files: reading, writing, and how changes become versions.
 
+use crate::fs::ops::create::FOR_EXECUTION;
 use crate::fs::testing::{ALICE, ROOT, SUPER, position, world};
 use crate::fs::*;
 use bytes::Bytes;
@@ -272,4 +273,28 @@ async fn truncation_by_path_is_saved_at_the_latest_with_an_idle_writer() {
     world.setattr(&ALICE, ino, change).await.unwrap();
     world.close((ino, handle)).await;
     assert_eq!(world.states("a").await, 2);
+}
+
+#[tokio::test]
+async fn an_open_that_reads_and_truncates_leaves_a_running_program_as_it_is() {
+    let world = world().await;
+    let ino = world.save("program", "text").await;
+    let run = libc::O_RDONLY | FOR_EXECUTION;
+    let running = world.open(&ALICE, ino, run).await.unwrap().handle;
+    let emptied = libc::O_RDONLY | libc::O_TRUNC;
+    let refused = world.open(&ALICE, ino, emptied).await;
+    assert_eq!(refused.err(), Some(FsError::ProgramRuns));
+    assert_eq!(world.cat("program").await.unwrap(), "text");
+    // For writing the kernel has asked itself whether the program runs; a late release refuses nothing.
+    let written = libc::O_WRONLY | libc::O_TRUNC;
+    let written = world.open(&ALICE, ino, written).await.unwrap().handle;
+    world.close((ino, written)).await;
+    world.release(ino, running).await.unwrap();
+    world.save("program", "new").await;
+    let opened = world.open(&ALICE, ino, emptied).await.unwrap().handle;
+    assert_eq!(world.cat("program").await.unwrap(), "");
+    world.close((ino, opened)).await;
+    // Nothing is left of a truncation that is done.
+    let again = world.open(&ALICE, ino, run).await.unwrap().handle;
+    world.release(ino, again).await.unwrap();
 }
