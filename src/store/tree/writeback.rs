@@ -62,7 +62,9 @@ impl Tree {
     /// # Errors
     /// The first failure; the states that are left stay flushed.
     pub(crate) async fn save_flushed(&self, at: Timestamp) -> Result<(), StoreError> {
-        self.save_where(|flush| flush.at <= at).await
+        self.room_for_names().await;
+        self.save_where(|flush| flush.at <= at).await?;
+        Ok(())
     }
 
     /// Makes versions of the states that were flushed at least `age` ago, whose handles are still open.
@@ -70,12 +72,18 @@ impl Tree {
     /// # Errors
     /// As for [`Tree::save_flushed`].
     pub(crate) async fn save_held(&self, age: Duration) -> Result<(), StoreError> {
-        self.save_where(|flush| flush.since.elapsed() >= age).await
+        self.save_where(|flush| flush.since.elapsed() >= age)
+            .await?;
+        Ok(())
     }
 
-    /// Makes versions of the flushed states up to the last one of each file that is meant.
-    async fn save_where(&self, is_meant: impl Fn(&FlushedState) -> bool) -> Result<(), StoreError> {
-        self.room_for_names().await;
+    /// Makes versions of the flushed states up to the last one of each file that is meant. Returns the number of files. It does not wait
+    /// for disk space: the task that makes it calls this.
+    async fn save_where(
+        &self,
+        is_meant: impl Fn(&FlushedState) -> bool,
+    ) -> Result<usize, StoreError> {
+        let mut saved = 0;
         for inode in self.inodes.dirty_inodes() {
             let mut locked = match self.lock(inode.ino).await {
                 Ok(locked) => locked,
@@ -86,9 +94,10 @@ impl Tree {
             let flushed = file.and_then(|file| file.flushes.iter().rfind(|flush| is_meant(flush)));
             if let Some(last) = flushed.map(|last| last.at) {
                 self.save_upto(&mut locked, last, Op::Write).await?;
+                saved += 1;
             }
         }
-        Ok(())
+        Ok(saved)
     }
 
     async fn write_back_aged(
@@ -165,13 +174,20 @@ impl Tree {
         }
     }
 
-    /// Makes every change durable. For disk space, flushed states become versions first: until then, they keep the journal.
+    /// Makes every change durable. For disk space, flushed states then become versions: until then, they keep the journal.
     async fn relieve(&self, pressed: Pressed) -> Result<(), StoreError> {
+        self.drain_once().await?;
         match pressed {
-            Pressed::Memory => {}
-            Pressed::Disk => self.save_flushed(self.core.now()).await?,
+            Pressed::Memory => Ok(()),
+            Pressed::Disk => match self.save_where(|_| true).await {
+                Ok(0) => Ok(()),
+                Ok(_) => self.drain_once().await,
+                Err(error) => {
+                    tracing::warn!(%error, "a closed state whose handle is still open did not become a version; it keeps the journal");
+                    Ok(())
+                }
+            },
         }
-        self.drain_once().await
     }
 
     async fn reap_loop(self: Arc<Self>, mut orphans: mpsc::UnboundedReceiver<Ino>) {
