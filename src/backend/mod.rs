@@ -20,6 +20,7 @@ mod link;
 mod location;
 mod mark;
 mod probe;
+mod range_stream;
 mod redact;
 mod root_guard;
 mod temp_files;

@@ -38,6 +38,8 @@ enum FetchState {
     Fetched(Block),
     /// The error of the fetch, whose type only the callers know.
     Failed(Arc<dyn Any + Send + Sync>),
+    /// A reservation ended without a block: a caller that needs the block fetches it.
+    Abandoned,
 }
 
 /// Blocks of immutable objects, in memory and on disk.
@@ -87,22 +89,46 @@ impl BlockCache {
         if let Some(block) = self.memory.get(key) {
             return Ok(block);
         }
-        let mut outcome = match self.find_or_start_fetch(key) {
-            BlockLookup::Resident(block) => return Ok(block),
-            BlockLookup::Joined(outcome) => outcome,
-            BlockLookup::Started(fetch_task, outcome) => {
-                drop(self.tasks.spawn("cache-fetch", fetch_task.run(fetch)));
-                outcome
+        let mut fetch = Some(fetch);
+        loop {
+            let mut outcome = match self.find_or_start_fetch(key) {
+                BlockLookup::Resident(block) => return Ok(block),
+                BlockLookup::Joined(outcome) => outcome,
+                BlockLookup::Started(fetch_task, outcome) => {
+                    if let Some(fetch) = fetch.take() {
+                        drop(self.tasks.spawn("cache-fetch", fetch_task.run(fetch)));
+                    }
+                    outcome
+                }
+            };
+            let over = |outcome: &FetchState| !matches!(outcome, FetchState::Running);
+            let ended = outcome.wait_for(over).await.map(|ended| ended.clone());
+            match ended {
+                Ok(FetchState::Fetched(block)) => return Ok(block),
+                Ok(FetchState::Failed(error)) => {
+                    return Err(error
+                        .downcast_ref::<E>()
+                        .map_or_else(|| CacheError::Lost.into(), E::clone));
+                }
+                // Never the outcome of a fetch of this call, which therefore is still to be started.
+                Ok(FetchState::Abandoned) => {}
+                Ok(FetchState::Running) | Err(_) => return Err(CacheError::Lost.into()),
             }
-        };
-        let over = |outcome: &FetchState| !matches!(outcome, FetchState::Running);
-        let ended = outcome.wait_for(over).await.map(|ended| ended.clone());
-        match ended {
-            Ok(FetchState::Fetched(block)) => Ok(block),
-            Ok(FetchState::Failed(error)) => Err(error
-                .downcast_ref::<E>()
-                .map_or_else(|| CacheError::Lost.into(), E::clone)),
-            Ok(FetchState::Running) | Err(_) => Err(CacheError::Lost.into()),
+        }
+    }
+
+    /// Reserves a block that the caller is about to fetch together with others. Until the reservation is filled or dropped, calls
+    /// for the block wait for it. `None` if the block is in memory, on disk or being fetched.
+    pub(crate) fn reserve(self: &Arc<Self>, key: BlockKey) -> Option<BlockReservation> {
+        if self.memory.contains(key) || self.disk.as_ref().is_some_and(|disk| disk.contains(key)) {
+            return None;
+        }
+        match self.find_or_start_fetch(key) {
+            BlockLookup::Resident(_) | BlockLookup::Joined(_) => None,
+            BlockLookup::Started(mut fetch, _) => {
+                fetch.ended = FetchState::Abandoned;
+                Some(BlockReservation(fetch))
+            }
         }
     }
 
@@ -190,6 +216,17 @@ enum BlockLookup {
     Started(Fetch, watch::Receiver<FetchState>),
 }
 
+/// A block that its owner fetches. If it is dropped without the bytes, the calls that wait for the block fetch it themselves.
+pub(crate) struct BlockReservation(Fetch);
+
+impl BlockReservation {
+    /// Gives the block its bytes, in a buffer of their own, and the calls that wait for it the block.
+    pub(crate) fn fill(self, bytes: Bytes) {
+        let Self(mut fetch) = self;
+        fetch.ended = fetch.keep(bytes);
+    }
+}
+
 /// A fetch under way. At its end, also by a panic, it is removed from the table first, and its waiting callers are notified
 /// second, so that a caller that retries after an error starts a new fetch.
 struct Fetch {
@@ -212,14 +249,18 @@ impl Fetch {
             return;
         }
         self.ended = match fetch.await {
-            Ok(bytes) => {
-                if let Some(disk) = &cache.disk {
-                    disk.keep(key, bytes.clone());
-                }
-                FetchState::Fetched(cache.memory.insert(key, bytes))
-            }
+            Ok(bytes) => self.keep(bytes),
             Err(error) => FetchState::Failed(Arc::new(error)),
         };
+    }
+
+    /// Puts the block into memory and into the queue of the disk.
+    fn keep(&self, bytes: Bytes) -> FetchState {
+        let Self { cache, key, .. } = self;
+        if let Some(disk) = &cache.disk {
+            disk.keep(*key, bytes.clone());
+        }
+        FetchState::Fetched(cache.memory.insert(*key, bytes))
     }
 }
 

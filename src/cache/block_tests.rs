@@ -328,3 +328,44 @@ async fn concurrent_readers_get_the_bytes_of_the_bucket() {
     assert!(disk_bytes(&cache) <= 80_000);
     assert_eq!(cache.tasks.poisoned(), None);
 }
+
+#[tokio::test]
+async fn a_reserved_block_is_waited_for() {
+    let cache = cache(10, None);
+    let reserved = cache.reserve(key(1)).unwrap();
+    assert!(cache.reserve(key(1)).is_none(), "it is reserved already");
+    let (block, ()) = tokio::join!(cache.block(key(1), no_fetch()), async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        reserved.fill(bytes(1));
+    });
+    assert_eq!(block.unwrap().bytes(), &bytes(1));
+    assert!(cache.fetches.is_empty());
+    assert!(cache.reserve(key(1)).is_none(), "it is in memory");
+}
+
+#[tokio::test]
+async fn a_call_fetches_a_block_whose_reservation_was_dropped() {
+    let cache = cache(10, None);
+    let reserved = cache.reserve(key(1)).unwrap();
+    let calls = [fill(&cache, 1), fill(&cache, 1)];
+    let (blocks, ()) = tokio::join!(join_all(calls), async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        drop(reserved);
+    });
+    for block in blocks {
+        assert_eq!(block.bytes(), &bytes(1));
+    }
+    assert!(cache.fetches.is_empty());
+}
+
+#[tokio::test]
+async fn a_block_on_disk_is_not_reserved() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = cache(4, Some(dir.path()));
+    for index in 0..8 {
+        fill(&cache, index).await;
+    }
+    written(&cache).await;
+    assert!(!cache.memory.contains(key(0)), "it left the memory");
+    assert!(cache.reserve(key(0)).is_none());
+}

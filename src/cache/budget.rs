@@ -110,6 +110,11 @@ impl Budget {
         self.admit(&mut lock(&self.shared.state), bytes)
     }
 
+    /// The bytes that no permit has.
+    pub(crate) fn free(&self) -> u64 {
+        self.shared.max.saturating_sub(self.used())
+    }
+
     /// The bytes of all permits.
     pub(crate) fn used(&self) -> u64 {
         lock(&self.shared.state).used

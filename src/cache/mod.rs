@@ -23,7 +23,7 @@ mod open;
 pub(crate) mod staging;
 pub(crate) mod token;
 
-pub(crate) use block::{BlockCache, BlockCacheConfig};
+pub(crate) use block::{BlockCache, BlockCacheConfig, BlockReservation};
 pub(crate) use block_key::{BLOCK, BlockKey};
 pub(crate) use budget::{Budget, BudgetPermit};
 pub(crate) use dirty::{DirtyMap, DirtySnapshot, Piece, Referent, Source, Span};

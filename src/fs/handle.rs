@@ -6,7 +6,9 @@
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::fs::past::{DrawnListing, ListedName, Past, PastNode, PinnedTimes};
-use crate::store::{Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin, ProgramUse};
+use crate::store::{
+    Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin, ProgramUse, ReadAhead, StoreError,
+};
 use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering, lock};
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -96,6 +98,8 @@ pub(crate) struct OpenFile {
     #[allow(dead_code, reason = "held for its drop")]
     runs: Option<ProgramUse>,
     author: OnceLock<Author>,
+    /// How it is read.
+    read_ahead: Arc<ReadAhead>,
     progress: Mutex<Progress>,
     // Locked during the store's flush and save, so that a late FLUSH and the release do not overlap. Taken before `progress`.
     flushed: AsyncMutex<Option<PendingFlush>>,
@@ -132,6 +136,7 @@ impl OpenFile {
             opener: *opener,
             runs: None,
             author,
+            read_ahead: Arc::default(),
             progress: Mutex::new(Progress::Unchanged),
             flushed: AsyncMutex::new(None),
         }
@@ -142,6 +147,15 @@ impl OpenFile {
     /// of a copy): its process is asked for its name then.
     pub(crate) fn author(&self) -> &Author {
         self.author.get_or_init(|| self.opener.author())
+    }
+
+    /// Reads up to `len` bytes at `offset`, and has fetched ahead what a reader in order needs next.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn read(&self, offset: u64, len: u32) -> Result<Bytes, StoreError> {
+        self.file.read_ahead(&self.read_ahead, offset, len).await;
+        self.file.read(offset, len).await
     }
 
     /// Notes a change. Called after the store has it, so that a flush without the change never clears the mark.
@@ -204,6 +218,8 @@ pub(crate) struct OpenPast {
     /// Its bytes.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) bytes: Option<Pin>,
+    /// How it is read.
+    pub(crate) read_ahead: Arc<ReadAhead>,
     /// The times it shows.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) times: Option<PinnedTimes>,

@@ -28,6 +28,7 @@ pub use check::{
 pub use commit::Committer;
 pub use data::DataStore;
 pub use data::pins::Pin;
+pub use data::read_ahead::ReadAhead;
 pub use follower::{FollowConfig, OnDamage};
 pub use forget::Forgetter;
 pub use forget::carry_out::ForgetSteps;

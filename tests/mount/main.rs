@@ -51,6 +51,7 @@ mod posix;
 mod privileges;
 mod programs;
 mod random_walk;
+mod read_ahead;
 mod reclaim;
 mod restore;
 mod retention;

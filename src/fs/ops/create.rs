@@ -85,6 +85,7 @@ impl FileSystem {
                 };
                 let open = OpenPast {
                     bytes,
+                    read_ahead: Arc::default(),
                     times: self.past.in_use(&node),
                     node,
                 };

@@ -73,8 +73,12 @@ impl FileSystem {
         len: u32,
     ) -> FsResult<Bytes> {
         match handle {
-            Handle::File(open) => Ok(open.file.read(offset, len).await?),
-            Handle::Past(open) => self.past.read(&open.node, offset, len).await,
+            Handle::File(open) => Ok(open.read(offset, len).await?),
+            Handle::Past(open) => {
+                let runs = &open.read_ahead;
+                self.past.read_ahead(&open.node, runs, offset, len).await;
+                self.past.read(&open.node, offset, len).await
+            }
             Handle::Text(text) => Ok(part(text, offset, len)),
             Handle::Dir(_) => Err(FsError::IsDirectory),
         }

@@ -61,7 +61,7 @@ use crate::fs::Caller;
 use crate::fs::config::FsConfig;
 use crate::fs::entry::Entry;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{CloneSource, Ino, Kind, Namespace, PastEntry, Stat, Whence};
+use crate::store::{CloneSource, Ino, Kind, Namespace, PastEntry, ReadAhead, Stat, Whence};
 use crate::sync::Arc;
 use bytes::Bytes;
 use dependents::{Dependents, Forget};
@@ -281,6 +281,19 @@ impl Past {
     /// `Stale` when the version was deleted, `Unavailable`, `Corrupt`.
     pub(crate) async fn read(&self, node: &PastNode, offset: u64, len: u32) -> FsResult<Bytes> {
         file(node)?.read(&self.reader, offset, len).await
+    }
+
+    /// Begins to fetch what a handle of `node` seems to need after a read that is about to be executed.
+    pub(crate) async fn read_ahead(
+        &self,
+        node: &PastNode,
+        runs: &Arc<ReadAhead>,
+        offset: u64,
+        len: u32,
+    ) {
+        if let Ok(file) = file(node) {
+            file.read_ahead(&self.reader, runs, offset, len).await;
+        }
     }
 
     /// The bytes of a version as a source that a live file can share; `None` for what has none.

@@ -6,7 +6,7 @@ use super::reader::{Lasting, PastReader};
 use super::shown::ShownAttrs;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{CloneSource, Ino, Kind, PastEntry, Pin, Timestamp, Whence};
+use crate::store::{CloneSource, Ino, Kind, PastEntry, Pin, ReadAhead, Timestamp, Whence};
 use crate::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -238,6 +238,16 @@ pub(crate) trait PastFile: PastObject {
     /// `Stale` when the version was deleted, `Unavailable`, `Corrupt`.
     async fn read(&self, _past: &PastReader, _offset: u64, _len: u32) -> FsResult<Bytes> {
         Err(FsError::BadHandle)
+    }
+
+    /// Begins to fetch what a handle seems to need after a read that is about to be executed.
+    async fn read_ahead(
+        &self,
+        _past: &PastReader,
+        _runs: &Arc<ReadAhead>,
+        _offset: u64,
+        _len: u32,
+    ) {
     }
 
     /// The next data or hole at or after `offset`; `None` after the last. A file that has no holes is data up to its end.

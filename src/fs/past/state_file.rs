@@ -5,7 +5,8 @@ use super::reader::PastReader;
 use super::shown::ShownAttrs;
 use super::state::PastState;
 use crate::fs::error::{FsError, FsResult};
-use crate::store::{CloneSource, Ino, Kind, Timestamp, Whence};
+use crate::store::{CloneSource, Ino, Kind, ReadAhead, Timestamp, Whence};
+use crate::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::RangeInclusive;
@@ -95,6 +96,13 @@ impl PastFile for StateFile {
         let history = past.namespace.history();
         let bytes = history.read_past(&self.0.entry, offset, len).await;
         bytes.map_err(|error| FsError::from(error).by_number())
+    }
+
+    async fn read_ahead(&self, past: &PastReader, runs: &Arc<ReadAhead>, offset: u64, len: u32) {
+        let history = past.namespace.history();
+        history
+            .read_ahead_past(runs, &self.0.entry, offset, len)
+            .await;
     }
 
     async fn seek(&self, past: &PastReader, offset: u64, whence: Whence) -> FsResult<Option<u64>> {

@@ -7,6 +7,7 @@ pub(crate) mod hold;
 pub(crate) mod in_flight;
 pub(crate) mod inline_compaction;
 pub(crate) mod pins;
+pub(crate) mod read_ahead;
 pub(crate) mod relocations;
 pub(crate) mod retry_upload;
 pub(crate) mod segment;
@@ -20,9 +21,10 @@ use tokio::sync::Semaphore;
 
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::store::core::Core;
-use crate::store::data::contents::ContentStore;
+use crate::store::data::contents::{ContentStore, ResolvedExtent};
 use crate::store::data::in_flight::{UploadInFlight, UploadsInFlight};
 use crate::store::data::pins::Pins;
+use crate::store::data::read_ahead::{NextStep, ReadAhead, ReadStart, StepEnd};
 use crate::store::data::segment::ExtentReader;
 use crate::store::model::error::StoreError;
 use crate::store::schema::object_names::SegmentId;
@@ -40,6 +42,8 @@ pub struct DataStore {
     pub(crate) extents: ExtentReader,
     pub(crate) staging: StagingDir,
     pub(crate) budget: Budget,
+    /// Blocks that were fetched ahead of all readers.
+    read_ahead: Budget,
     /// One permit for each segment that may be uploaded at the same time.
     pub(crate) uploads: Semaphore,
     pub(crate) uploads_in_flight: Arc<Mutex<UploadsInFlight>>,
@@ -78,11 +82,34 @@ impl DataStore {
             extents: ExtentReader::new(backend, blocks, Arc::clone(core.index.rows())),
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
+            read_ahead: Budget::new(read_ahead::budget_bytes(config.memory_bytes)),
             uploads: Semaphore::new(UPLOADS_MAX),
             uploads_in_flight: Arc::default(),
             sequence: AtomicU64::new(1),
             core,
         })
+    }
+
+    /// Notes a read of `len` bytes at `offset` before it is executed; returns what comes before it.
+    pub(crate) fn note_read(&self, runs: &ReadAhead, offset: u64, len: u32) -> ReadStart {
+        runs.note(offset, u64::from(len), self.read_ahead.free())
+    }
+
+    /// Begins to fetch the blocks of a step's extents. The step may end before them, where the file of `size` bytes ends.
+    pub(crate) fn fetch_step(
+        &self,
+        runs: &ReadAhead,
+        step: &NextStep,
+        size: u64,
+        extents: &[(u64, u64, ResolvedExtent)],
+    ) {
+        let tasks = &self.core.tasks;
+        let (reached, stretch) = self.extents.fetch_ahead(extents, &self.read_ahead, tasks);
+        let end = match reached.unwrap_or(step.from) {
+            end if end >= size => StepEnd::OfFile,
+            end => StepEnd::At(end),
+        };
+        runs.fetched(step, end, stretch);
     }
 
     /// Returns the sequence of the next new segment.

@@ -4,6 +4,8 @@
 //! little-endian. Invariant: an extent has at most [`EXTENT`] bytes, is stored in one segment as a whole, and is verified
 //! against the first 128 bits of its BLAKE3 hash before a reader gets any byte of it.
 
+mod ahead;
+
 use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};

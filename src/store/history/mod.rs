@@ -18,6 +18,7 @@ pub(crate) mod label_expiry;
 pub(crate) mod label_reads;
 pub(crate) mod labels;
 pub(crate) mod links;
+pub(crate) mod read_ahead;
 pub(crate) mod restore;
 pub(crate) mod restore_before;
 pub(crate) mod restore_cached;

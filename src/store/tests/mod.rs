@@ -28,6 +28,7 @@ mod many_rows;
 mod matrix;
 mod provisional_past;
 mod random_programs;
+mod read_ahead;
 mod reclaim;
 mod reclaim_model;
 mod restore;

@@ -20,6 +20,7 @@ pub(crate) mod locked;
 pub(crate) mod lookup;
 pub(crate) mod move_rows;
 pub(crate) mod put;
+pub(crate) mod read_ahead;
 pub(crate) mod reflink;
 pub(crate) mod rename;
 pub(crate) mod restore_guard;
