@@ -125,7 +125,7 @@ impl Forgetter {
         bytes.add_row(row);
         let own = row.lineages.iter().copied().collect();
         let lineages = self.lineages_with(&bytes, &own).await?;
-        self.other_showers(&LineRows::default(), &bytes, &lineages)
+        self.other_showers(&LineRows::default(), &bytes, &lineages.showing)
             .await
     }
 

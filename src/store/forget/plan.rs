@@ -28,9 +28,9 @@ impl Forgetter {
         let contents = goes.filter_map(|version| version.entry.content.reference());
         let mut lineages: BTreeSet<u64> = contents.map(|content| content.cid).collect();
         let cited = self.lineages_with(&forgotten, &lineages).await?;
-        let others = self.other_showers(&line.rows, &forgotten, &cited);
+        let others = self.other_showers(&line.rows, &forgotten, &cited.showing);
         shown_by.extend(others.await?);
-        let alike = self.shown_alike(&line.rows, &forgotten, &cited);
+        let alike = self.other_showers(&line.rows, &forgotten, &cited.alike);
         let shown_alike = alike.await?;
         lineages.extend(cited.citing);
         Ok(ForgetPlan {

@@ -139,21 +139,10 @@ impl Forgetter {
         &self,
         line: &LineRows,
         bytes: &ShownBytes,
-        lineages: &CitingLineages,
+        lineages: &BTreeSet<u64>,
     ) -> Result<Vec<ShownBy>, StoreError> {
         let wanted = |key: &Bytes| !line.0.contains(key);
-        self.showers(&lineages.showing, wanted, Some(bytes)).await
-    }
-
-    /// Returns what shows a few bytes that are the same, but for the rows of the line.
-    pub(super) async fn shown_alike(
-        &self,
-        line: &LineRows,
-        bytes: &ShownBytes,
-        lineages: &CitingLineages,
-    ) -> Result<Vec<ShownBy>, StoreError> {
-        let wanted = |key: &Bytes| !line.0.contains(key);
-        self.showers(&lineages.alike, wanted, Some(bytes)).await
+        self.showers(lineages, wanted, Some(bytes)).await
     }
 
     /// Returns what shows contents of lineages whose rows have some bytes, whether or not it shows these bytes.

@@ -141,10 +141,12 @@ impl Tree {
                 () = self.core.tasks.stopped() => return,
             }
             // The failure is logged in `write_back_all`, and the next pass retries.
-            let _told = self
+            let written = self
                 .write_back_all(Some((FLUSH_AGE_MAX, DIRTY_AGE_MAX)))
                 .await;
-            if let Err(error) = self.save_held(FLUSH_HELD_MAX).await {
+            if written.is_ok()
+                && let Err(error) = self.save_held(FLUSH_HELD_MAX).await
+            {
                 tracing::warn!(%error, "a closed state whose handle is still open did not become a version; retrying later");
             }
         }
