@@ -2,6 +2,19 @@
 
 use rewindfs::cli::{Start, start};
 use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
+
+/// Gives memory back to the system after a peak, which the C library's allocator does not where many threads allocate.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// The settings of the allocator, as text that ends with a zero byte: few arenas, and unused pages go back within a second.
+#[allow(unsafe_code, reason = "the allocator reads its settings from this symbol")]
+// SAFETY: no other symbol of the program has this name. The allocator reads it as a pointer to a C string, which a reference to
+// an array that ends with a zero byte is.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: &[u8; 70] =
+    b"narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true\0";
 
 #[allow(
     clippy::disallowed_methods,

@@ -24,6 +24,7 @@ const BLIND: &[[&str; 2]] = &[["cache", "meta"], ["fuse", "verbs"]];
 const FOREIGN: &[(&str, &[&str])] = &[
     ("fuser", &["fuse"]),
     ("clap", &["cli", "daemon", "main.rs"]),
+    ("tikv_jemallocator", &["main.rs"]),
     ("indicatif", &["cli", "daemon", "main.rs"]),
     ("sd_notify", &["cli", "daemon", "main.rs"]),
     ("tracing_subscriber", &["main.rs", "cli", "daemon"]),
