@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use crate::store::commit::Committer;
 use crate::store::commit::operation::Operation;
+use crate::store::data::inline_backlog::INLINE;
 use crate::store::data::segment::SEGMENT_MAX;
-use crate::store::data::upload::{INLINE, OWN_SEGMENT};
+use crate::store::data::upload::OWN_SEGMENT;
 use crate::store::model::config::Linger;
 use crate::sync::{Arc, lock};
 
 /// How long the upload of small files is delayed, when no caller waits, so that more of them share a segment.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Maximum number of bytes, of all contents that callers wait for at one moment, which go inline into rows.
+const INLINE_TOGETHER: u64 = 1 << 20;
 
 /// Operations whose contents are packed together; `true`: inline in their range rows, with no segment.
 pub(crate) type PackGroup = (Vec<Arc<Operation>>, bool);
@@ -38,10 +42,7 @@ impl Committer {
             }
         }
         let bytes_of = |o: &Arc<Operation>| o.content.as_ref().map_or(0, |c| c.flushed.bytes());
-        let urgent_bytes: u64 = urgent.iter().map(bytes_of).sum();
-        if !urgent.is_empty() {
-            pack_groups.push((urgent, urgent_bytes <= INLINE));
-        }
+        pack_groups.extend(urgent_groups(urgent, bytes_of));
         let oldest = small
             .iter()
             .map(|o| o.since.elapsed())
@@ -62,6 +63,21 @@ impl Committer {
             linger.saturating_sub(oldest).max(Duration::from_millis(5)),
         )
     }
+}
+
+/// Groups contents that callers wait for: small ones go inline into their rows, one round trip to the bucket, unless they are many;
+/// the others share a segment.
+fn urgent_groups(
+    urgent: Vec<Arc<Operation>>,
+    bytes_of: impl Fn(&Arc<Operation>) -> u64,
+) -> impl Iterator<Item = PackGroup> {
+    let (mut inline, mut packed): (Vec<_>, Vec<_>) =
+        urgent.into_iter().partition(|o| bytes_of(o) <= INLINE);
+    if inline.iter().map(&bytes_of).sum::<u64>() > INLINE_TOGETHER {
+        packed.append(&mut inline);
+    }
+    let groups = [(inline, true), (packed, false)];
+    groups.into_iter().filter(|(group, _)| !group.is_empty())
 }
 
 /// Divides small contents into groups of up to one segment. The last group, which may not be full, is left out unless

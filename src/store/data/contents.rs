@@ -8,15 +8,13 @@ use imbl::OrdMap;
 use tokio::sync::watch;
 
 use crate::cache::DirtySnapshot;
-use crate::store::data::extent_map::{
-    ChainRow, DELTAS_MAX, RANGE, chain, merge_chain, merge_slices, next_range,
-};
+use crate::store::data::extent_map::{RANGE, chain, merge_chain, next_range};
 use crate::store::index::current::Index;
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{ContentRef, Ino, Timestamp};
-use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
+use crate::store::schema::rows::{ExtentSlice, ExtentSource};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, RwLock, lock, read, write};
 
 /// How far the upload of a flushed content is.
@@ -108,7 +106,7 @@ pub(crate) struct ContentView<'a> {
     rows: Snapshot,
 }
 
-/// Tells whether a content was added to a lineage since the watch began.
+/// Tells whether a content was added to a lineage, or its rows were rearranged, since the watch began.
 #[derive(Debug)]
 pub(crate) struct LineageWatch<'a> {
     store: &'a ContentStore,
@@ -129,6 +127,19 @@ impl LineageWatch<'_> {
         };
         let pending = read(&self.store.pending);
         !self.disturbed.load(Ordering::SeqCst) && pending.range(first..=last).next().is_none()
+    }
+
+    /// Disturbs the other watches of the lineage, and tells whether this one is undisturbed. Called under the queue's lock, right
+    /// before an operation is queued that rearranges rows of the lineage: of two that read the same rows, one is queued.
+    pub(crate) fn claim(&self) -> bool {
+        let is_undisturbed = self.is_undisturbed();
+        let watched = lock(&self.store.watched);
+        for watch in watched.get(&self.cid).into_iter().flatten() {
+            if is_undisturbed && !Arc::ptr_eq(watch, &self.disturbed) {
+                watch.store(true, Ordering::SeqCst);
+            }
+        }
+        is_undisturbed
     }
 }
 
@@ -314,56 +325,5 @@ impl ContentStore {
         }
         resolved.insert((content, range), Arc::clone(&pieces));
         Ok(pieces)
-    }
-
-    /// Returns the row that shows `pieces` over the bytes that the base has in this range: a delta; or a whole row if the
-    /// base has nothing there, its chain is long, or the row that this one replaces is whole. With it, the timestamp of the
-    /// replaced row, which the caller deletes.
-    ///
-    /// # Errors
-    /// Errors of the meta store; `Corrupt` when a row cannot be decoded.
-    pub(crate) async fn compose(
-        &self,
-        rows: &Snapshot,
-        pending: &PendingContent,
-        range: u64,
-        pieces: Vec<ExtentSlice>,
-    ) -> Result<(RangeRow, Option<Timestamp>), StoreError> {
-        let Some(ContentBase {
-            content: base,
-            len: base_len,
-        }) = pending.base
-        else {
-            return Ok((RangeRow::Whole(pieces), None));
-        };
-        if base_len.min(pending.truncation().unwrap_or(u64::MAX)) <= range * RANGE {
-            return Ok((RangeRow::Whole(pieces), None));
-        }
-        let mut chain = chain(rows, base, range).await?;
-        chain.truncate(pending.truncation().unwrap_or(base_len));
-        let newest = chain.links.first().map(|link| link.at);
-        let own = base.cid == pending.content.cid && pending.truncation().is_none();
-        let replaced = newest.filter(|at| own && Some(*at) == pending.replaces);
-        if chain.links.len() >= DELTAS_MAX || chain.links.is_empty() {
-            chain.links.insert(
-                0,
-                ChainRow {
-                    at: pending.content.timestamp,
-                    row: RangeRow::Delta(pieces),
-                    limit: u64::MAX,
-                },
-            );
-            return Ok((RangeRow::Whole(merge_chain(&chain, range)), replaced));
-        }
-        let Some(replaced) = replaced else {
-            return Ok((RangeRow::Delta(pieces), None));
-        };
-        let under = chain.links.remove(0);
-        let merged = merge_slices(under.row.pieces(), &pieces);
-        let row = match under.row {
-            RangeRow::Whole(_) => RangeRow::Whole(merged),
-            RangeRow::Delta(_) => RangeRow::Delta(merged),
-        };
-        Ok((row, Some(replaced)))
     }
 }

@@ -21,7 +21,7 @@ pub(super) const DELTAS_MAX: usize = 16;
 /// A row of a range, and the shortest later truncation: the row's bytes at offsets of the file from `limit` on are hidden.
 #[derive(Debug)]
 pub(super) struct ChainRow {
-    pub(super) at: Timestamp,
+    pub(super) content: ContentRef,
     pub(super) row: RangeRow,
     pub(super) limit: u64,
 }
@@ -77,12 +77,12 @@ pub(super) async fn chain(
     loop {
         let (mut own, whole) = own_rows(rows, content, range).await?;
         let oldest = match own.last() {
-            Some(last) if whole => last.at,
+            Some(last) if whole => last.content.timestamp,
             _ => Timestamp(0),
         };
         let cuts = own_cuts(rows, content, oldest).await?;
         for link in &mut own {
-            let later = cuts.iter().filter(|(at, _)| link.at < *at);
+            let later = cuts.iter().filter(|(at, _)| link.content.timestamp < *at);
             link.limit = later.map(|(_, len)| *len).fold(limit, u64::min);
         }
         links.append(&mut own);
@@ -120,9 +120,13 @@ async fn own_rows(
             let row: RangeRow = RangeTable::decode(&value)?;
             let at = keys::trailing_timestamp(&key)
                 .ok_or_else(|| StoreError::Corrupt("C F key: no timestamp".to_owned()))?;
+            let of = ContentRef {
+                timestamp: at,
+                ..content
+            };
             let whole = matches!(row, RangeRow::Whole(_));
             links.push(ChainRow {
-                at,
+                content: of,
                 row,
                 limit: u64::MAX,
             });
@@ -246,15 +250,19 @@ mod tests {
 
     #[test]
     fn a_truncation_clips_older_rows_only() {
+        let of = |at| ContentRef {
+            cid: 1,
+            timestamp: Timestamp(at),
+        };
         let chain = RangeChain {
             links: vec![
                 ChainRow {
-                    at: Timestamp(3),
+                    content: of(3),
                     row: RangeRow::Delta(vec![piece(6, 2, b'n')]),
                     limit: u64::MAX,
                 },
                 ChainRow {
-                    at: Timestamp(1),
+                    content: of(1),
                     row: RangeRow::Whole(vec![piece(0, 8, b'o')]),
                     limit: 4,
                 },

@@ -1,8 +1,9 @@
 //! Inline compaction: limits the inline bytes of a range row, however many small writes are fsynced one by one.
 //!
-//! Adjacent inline slices are joined. When a row has more than [`INLINE_ROW`] inline bytes, they are uploaded in a segment
+//! Adjacent inline slices are joined. When a row would have more than [`INLINE`] inline bytes, they are uploaded in a segment first,
 //! together with copies of small extents right before them: a file that grows by hundreds of small appends ends up in extents
-//! of full size, and each byte is copied only a few times. Invariant: the row shows the same bytes before and after.
+//! of full size, and each byte is copied only a few times. A row with more than [`INLINE_KEPT`](crate::store::data::inline_backlog::INLINE_KEPT) of them is written as it is, and they
+//! are moved later (`gc/inline.rs`). Invariant: the row shows the same bytes before and after.
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,21 +11,18 @@ use crate::backend::Lane;
 use crate::store::data::DataStore;
 use crate::store::data::contents::PendingContent;
 use crate::store::data::extent_map::RANGE;
+use crate::store::data::inline_backlog::INLINE;
 use crate::store::data::segment::{EXTENT, FooterFile, SegmentBuilder};
-use crate::store::data::upload::INLINE;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
 use crate::sync::Arc;
 
-/// Maximum number of inline bytes in a range row.
-const INLINE_ROW: usize = 8 << 10;
-
 /// Adjacent inline slices that could be one extent.
 type InlineRun = Vec<ExtentSlice>;
 
 impl DataStore {
-    /// Returns the row to write instead of `row`: it shows the same bytes and has at most [`INLINE_ROW`] inline bytes.
+    /// Returns the row to write instead of `row`: it shows the same bytes and has at most [`INLINE`] inline bytes.
     ///
     /// # Errors
     /// `Closed` when the writer ends, `Unavailable` when the store refuses the segment.
@@ -42,7 +40,7 @@ impl DataStore {
             RangeRow::Whole(pieces) => (pieces, true),
             RangeRow::Delta(pieces) => (pieces, false),
         };
-        let pieces = if inline <= INLINE_ROW {
+        let pieces = if inline as u64 <= INLINE {
             join(pieces)
         } else {
             self.move_out(pending, range, pieces).await?
@@ -261,8 +259,8 @@ mod tests {
         let border = EXTENT as u32;
         let (_, runs) = inline_runs(vec![text(border - 2, 0, b"ab"), text(border, 0, b"cd")]);
         assert_eq!(runs.len(), 2);
-        static LONG: [u8; 3000] = [7; 3000];
-        let joined = join(vec![text(0, 0, &LONG), text(3000, 0, &LONG)]);
+        static LONG: [u8; 40_000] = [7; 40_000];
+        let joined = join(vec![text(0, 0, &LONG), text(40_000, 0, &LONG)]);
         assert_eq!(joined.len(), 2);
     }
 

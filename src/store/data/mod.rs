@@ -5,8 +5,10 @@ pub(crate) mod extent_map;
 pub(crate) mod hard_link;
 pub(crate) mod hold;
 pub(crate) mod in_flight;
+pub(crate) mod inline_backlog;
 pub(crate) mod inline_compaction;
 pub(crate) mod pins;
+pub(crate) mod range_row;
 pub(crate) mod read_ahead;
 pub(crate) mod relocations;
 pub(crate) mod retry_upload;
@@ -23,6 +25,7 @@ use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::store::core::Core;
 use crate::store::data::contents::{ContentStore, ResolvedExtent};
 use crate::store::data::in_flight::{UploadInFlight, UploadsInFlight};
+use crate::store::data::inline_backlog::InlineBacklog;
 use crate::store::data::pins::Pins;
 use crate::store::data::read_ahead::{NextStep, ReadAhead, ReadStart, StepEnd};
 use crate::store::data::segment::ExtentReader;
@@ -44,6 +47,7 @@ pub struct DataStore {
     pub(crate) budget: Budget,
     /// Blocks that were fetched ahead of all readers.
     read_ahead: Budget,
+    pub(crate) inline_backlog: InlineBacklog,
     /// One permit for each segment that may be uploaded at the same time.
     pub(crate) uploads: Semaphore,
     pub(crate) uploads_in_flight: Arc<Mutex<UploadsInFlight>>,
@@ -83,6 +87,7 @@ impl DataStore {
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
             read_ahead: Budget::new(read_ahead::budget_bytes(config.memory_bytes)),
+            inline_backlog: InlineBacklog::inherited(),
             uploads: Semaphore::new(UPLOADS_MAX),
             uploads_in_flight: Arc::default(),
             sequence: AtomicU64::new(1),

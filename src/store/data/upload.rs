@@ -13,6 +13,8 @@ use crate::meta::Batch;
 use crate::store::data::DataStore;
 use crate::store::data::contents::{PendingContent, ResolvedExtent, UploadState};
 use crate::store::data::extent_map::{RANGE, next_range};
+use crate::store::data::inline_backlog::INLINE_KEPT;
+use crate::store::data::range_row::NewRow;
 use crate::store::data::segment::{EXTENT, FooterFile, SEGMENT_MAX, SegmentBuilder};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
@@ -21,13 +23,11 @@ use crate::store::model::version::Timestamp;
 use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow, SegmentRow};
+use crate::store::schema::tables::{RangeTable, RowKey};
 use crate::sync::Arc;
 
 /// A content with more written bytes than this has segments of its own.
 pub(crate) const OWN_SEGMENT: u64 = 1 << 20;
-/// Maximum number of bytes that are written to range rows instead of a segment when a caller waits for them, and maximum length
-/// of a joined inline slice.
-pub(crate) const INLINE: u64 = 4 << 10;
 
 /// Maximum number of inodes that the log line about a failed upload lists.
 const INOS_TOLD: usize = 8;
@@ -200,17 +200,23 @@ impl DataStore {
         for (range, pieces) in by_range(pieces) {
             let compose = || {
                 let (rows, pieces) = (self.core.index.snapshot(), pieces.clone());
-                async move { self.contents.compose(&rows, pending, range, pieces).await }
+                async move { self.contents.new_row(&rows, pending, range, pieces).await }
             };
-            let (row, replaced) = self.again(pending, compose).await?;
+            let NewRow { row, mut replaced } = self.again(pending, compose).await?;
+            if self.pins.is_pinned(content.cid) {
+                replaced.retain(|at| Some(*at) == pending.replaces);
+            }
             let known = extents(row.pieces());
             let row = self.coalesce(pending, range, row).await?;
             let new = extents(row.pieces()).into_iter();
             let new = new.filter(|(at, _)| uploaded.contains_key(at) || !known.contains_key(at));
             stored += new.map(|(_, len)| i64::from(len)).sum::<i64>();
-            self.cite(&mut rows, &row, 1, content.timestamp);
-            keys::range(content.cid, range, content.timestamp).put(&mut rows, &row);
-            if let Some(old) = replaced {
+            self.put_range(
+                &mut rows,
+                keys::range(content.cid, range, content.timestamp),
+                &row,
+            );
+            for old in replaced {
                 let key = keys::range(content.cid, range, old);
                 let read = || self.core.index.row(&key);
                 if let Some(row) = self.again(pending, read).await? {
@@ -307,6 +313,20 @@ impl DataStore {
             }
         }
         Ok(out)
+    }
+
+    /// Adds to `rows` a range row of a new state, or a range row in the place of one whose reference counts the caller removes.
+    /// Its lineage is marked if the row has inline bytes that are to be moved into a segment.
+    pub(crate) fn put_range(&self, rows: &mut Batch, key: RowKey<RangeTable>, row: &RangeRow) {
+        let at = keys::trailing_timestamp(&key).unwrap_or(Timestamp(0));
+        self.cite(rows, row, 1, at);
+        if let Some(cid) = keys::lineage_of(&key)
+            && row.inline_bytes() > INLINE_KEPT as i64
+        {
+            keys::inline(cid).put(rows, &());
+            self.inline_backlog.add(row.inline_bytes());
+        }
+        key.put(rows, row);
     }
 
     /// Adds to `rows` the change of the reference count of each extent that `row` cites, by `by`: 1 for a new range row, -1 for

@@ -45,6 +45,8 @@ impl Forgetter {
                 "another forget of this namespace is running: wait until it has ended".to_owned(),
             ));
         };
+        // Inline bytes stay where they are found until they are gone.
+        let _paused = self.gc.pause_inline().await;
         // The rows of all contents are scanned, and those that are queued would be missed.
         self.drain().await?;
         let plan = self.plan(request).await?;

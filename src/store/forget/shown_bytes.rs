@@ -76,6 +76,7 @@ impl ShownBytes {
                 epoch,
                 sequence,
                 offset,
+                hash,
                 ..
             } => {
                 let place = ExtentPlace {
@@ -83,9 +84,10 @@ impl ShownBytes {
                     offset: *offset,
                 };
                 let shown = skip..skip.saturating_add(len);
-                let parts = self.extents.get(&place).into_iter().flatten();
-                let mut parts = parts;
-                parts.any(|part| part.start < shown.end && shown.start < part.end)
+                let mut parts = self.extents.get(&place).into_iter().flatten();
+                let is_part = parts.any(|part| part.start < shown.end && shown.start < part.end);
+                // A copy of inline bytes that was moved into a segment.
+                is_part || self.inline.contains_key(hash)
             }
             ExtentSource::Inline(bytes) => {
                 let shown = bytes.slice(inline_part(bytes, skip, len));

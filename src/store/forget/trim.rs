@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::backend::Lane;
+use crate::store::data::contents::LineageWatch;
 use crate::store::data::segment::{FooterFile, SegmentBuilder};
 use crate::store::forget::Forgetter;
 use crate::store::model::error::StoreError;
@@ -51,7 +52,6 @@ impl Forgetter {
     /// Replaces the partly shown extents of one lineage; returns false if it is in use.
     async fn trim_lineage(&self, cid: u64) -> Result<bool, StoreError> {
         let watch = self.data.contents.watch(cid);
-        let is_free = || !self.data.pins.is_pinned(cid) && watch.is_undisturbed();
         let from = keys::ranges(cid);
         let rows = self
             .core
@@ -62,17 +62,18 @@ impl Forgetter {
             if !row.pieces().iter().any(is_partial) {
                 continue;
             }
-            if !is_free() {
+            if !self.is_free(cid, &watch) {
                 return Ok(false);
             }
-            if !self
-                .trim_row(cid, PartialRow { key, row }, &is_free)
-                .await?
-            {
+            if !self.trim_row(cid, PartialRow { key, row }, &watch).await? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    fn is_free(&self, cid: u64, watch: &LineageWatch<'_>) -> bool {
+        !self.data.pins.is_pinned(cid) && watch.is_undisturbed()
     }
 
     /// Replaces the partly shown extents of one row; returns false if its lineage is in use.
@@ -80,7 +81,7 @@ impl Forgetter {
         &self,
         cid: u64,
         PartialRow { key, row }: PartialRow,
-        is_free: &(impl Fn() -> bool + Sync),
+        watch: &LineageWatch<'_>,
     ) -> Result<bool, StoreError> {
         let at = keys::trailing_timestamp(&key)
             .ok_or_else(|| StoreError::Corrupt("C F key: no timestamp".to_owned()))?;
@@ -105,10 +106,12 @@ impl Forgetter {
         let mut txn = self.gc.gc_txn(vec![keys::counts(cid)]);
         let time: Timestamp = txn.timestamp;
         self.data.cite(&mut txn.rows, &row, -1, time);
-        self.data.cite(&mut txn.rows, &trimmed, 1, time);
         amounts::store(&mut txn.rows, i64::from(stored));
-        txn.put(RowKey::<RangeTable>::scanned(key)?, &trimmed);
-        let queued = self.commit.enqueue_if(txn, is_free)?;
+        self.data
+            .put_range(&mut txn.rows, RowKey::scanned(key)?, &trimmed);
+        let queued = self
+            .commit
+            .enqueue_if(txn, || self.is_free(cid, watch) && watch.claim())?;
         if queued.is_none() && stored > 0 {
             // No row shows the copy; the next mount's search for uncited segments deletes it if this does not.
             in_flight.failed();

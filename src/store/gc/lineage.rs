@@ -6,8 +6,8 @@
 //! timestamp needs is deleted; a row that only a newer timestamp needs is merged into the newer row; the reference
 //! counts of extents change in the same batch.
 //! Invariant: no other operation rearranges a lineage during the review. The operation is queued only if, checked under
-//! the queue's lock, no content was added to the lineage since its rows were read, none is queued, and no reader pins
-//! one.
+//! the queue's lock, no content was added to the lineage since its rows were read, none is queued, no reader pins
+//! one, and no other review, move or trim has rearranged its rows (`LineageWatch::claim`).
 //! Only durable contents are reviewed. The journal replays an operation whose content is not durable, and composes the
 //! content's rows again from the rows before it: these must still be as they were when the operation was queued.
 
@@ -153,7 +153,7 @@ impl Gc {
 
     /// Tells whether no reader pins a content of the watched lineage and no content was added or queued since the watch
     /// began.
-    fn is_left_alone(&self, cid: u64, watch: &LineageWatch<'_>) -> bool {
+    pub(super) fn is_left_alone(&self, cid: u64, watch: &LineageWatch<'_>) -> bool {
         !self.data.pins.is_pinned(cid) && watch.is_undisturbed()
     }
 
@@ -191,7 +191,7 @@ impl Gc {
                 let full = std::mem::replace(&mut txn, self.gc_txn(touches()));
                 let queued = self
                     .commit
-                    .enqueue_if(full, || self.is_left_alone(cid, &watch))?;
+                    .enqueue_if(full, || self.is_left_alone(cid, &watch) && watch.claim())?;
                 if queued.is_none() {
                     return Ok(ReviewOutcome::Retry);
                 }
@@ -203,7 +203,7 @@ impl Gc {
         }
         let queued = self
             .commit
-            .enqueue_if(txn, || self.is_left_alone(cid, &watch))?;
+            .enqueue_if(txn, || self.is_left_alone(cid, &watch) && watch.claim())?;
         Ok(queued.map_or(ReviewOutcome::Retry, |_| ReviewOutcome::Done))
     }
 
@@ -298,8 +298,8 @@ impl Gc {
             if let Some((_, old)) = old {
                 self.data.cite(&mut txn.rows, old, -1, at);
             }
-            self.data.cite(&mut txn.rows, &row, 1, at);
-            txn.put(keys::range(cid, range, timestamp), &row);
+            let key = keys::range(cid, range, timestamp);
+            self.data.put_range(&mut txn.rows, key, &row);
         }
         for timestamp in arranged.gone {
             let old = rows.iter().find(|(at, _)| *at == timestamp);

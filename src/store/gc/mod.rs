@@ -9,6 +9,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod compaction;
 pub(crate) mod hasten;
+pub(crate) mod inline;
 pub(crate) mod lineage;
 pub(crate) mod segments;
 pub(crate) mod state;
@@ -21,7 +22,7 @@ use std::sync::atomic::AtomicU64;
 use crate::store::commit::Committer;
 use crate::store::core::Core;
 use crate::store::data::DataStore;
-use crate::store::gc::state::{CheckpointProgress, GcCycle, WaitingSegments};
+use crate::store::gc::state::{CheckpointProgress, GcCycle, InlineMoves, WaitingSegments};
 use crate::sync::{Arc, Mutex};
 
 /// The garbage collector of one namespace, with its counters and the state that it keeps between cycles.
@@ -38,6 +39,7 @@ pub struct Gc {
     pub(crate) ending: tokio::sync::watch::Sender<bool>,
     /// Segments that were dead at this timestamp, or before it, are deleted without a grace period.
     pub(crate) due_upto: AtomicU64,
+    pub(crate) inline_moves: Arc<InlineMoves>,
     /// Segments deleted since the namespace was opened.
     pub(crate) segments: AtomicU64,
     /// Bytes of the deleted segments.
@@ -60,6 +62,7 @@ impl Gc {
             checkpoint: tokio::sync::Mutex::default(),
             ending: tokio::sync::watch::Sender::default(),
             due_upto: AtomicU64::new(0),
+            inline_moves: Arc::default(),
             segments: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             copied: AtomicU64::new(0),

@@ -2,12 +2,14 @@
 //! index.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
 use crate::store::model::version::Timestamp;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{CheckpointRow, LogPlace, SearchedRow};
+use crate::sync::Arc;
 
 /// A segment that is marked dead and waits for the end of the grace period.
 #[derive(Clone, Copy, Debug)]
@@ -175,4 +177,33 @@ pub(crate) struct WaitingSegments {
     pub(crate) segments: u64,
     /// Total size of the objects, in bytes.
     pub(crate) bytes: u64,
+}
+
+/// How many callers have paused the moves.
+#[derive(Debug, Default)]
+pub(crate) struct InlineMoves {
+    paused: AtomicUsize,
+}
+
+/// While it exists, no inline bytes are moved.
+#[derive(Debug)]
+pub(crate) struct PausedMoves(Arc<InlineMoves>);
+
+impl InlineMoves {
+    pub(crate) fn are_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst) > 0
+    }
+}
+
+impl PausedMoves {
+    pub(crate) fn new(moves: &Arc<InlineMoves>) -> Self {
+        moves.paused.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(moves))
+    }
+}
+
+impl Drop for PausedMoves {
+    fn drop(&mut self) {
+        self.0.paused.fetch_sub(1, Ordering::SeqCst);
+    }
 }

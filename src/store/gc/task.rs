@@ -134,6 +134,10 @@ impl Gc {
         }
         let bytes = turn.dead.values().map(|dead| dead.bytes).sum();
         *lock(&self.waiting) = (turn.dead.len() as u64, bytes);
+        drop(turn);
+        if self.data.inline_backlog.is_due() {
+            done += self.move_inline().await?;
+        }
         Ok(done)
     }
 

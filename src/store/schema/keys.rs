@@ -23,6 +23,7 @@
 //! | `G B` | segment epoch, sequence | how many rows cite each extent of a segment | |
 //! | `G D` | lineage, timestamp, timestamp of the operation | gc: a row stopped showing that content | those of a lineage are adjacent |
 //! | `G E` | segment epoch, sequence, timestamp | gc: a row stopped citing that segment | those of a segment are adjacent |
+//! | `G i` | lineage | gc: lineages whose inline bytes are to be moved into segments | few, all scanned |
 //! | `G M` | segment epoch, sequence | where the extents of a compacted segment are now | |
 //! | `G N` | segment epoch, sequence | gc: segments of ended writers that no row cites | |
 //! | `G O` | | gc: up to which segment the search for uncited ones has come | one row |
@@ -39,8 +40,8 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
 use crate::store::schema::tables::{
     AppliedTable, ArchivedWatermarkTable, BindingTable, CheckpointTable, CountTable, CutTable,
-    DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InodeTable,
-    LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
+    DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InlineTable,
+    InodeTable, LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
     LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable,
     RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, SteppedRestoreTable,
     UncitedTable, VersionTable,
@@ -428,6 +429,16 @@ pub(crate) fn emptied(epoch: u64, sequence: u64, at: Timestamp) -> RowKey<Emptie
         .u64(sequence)
         .u64(at.0)
         .row()
+}
+
+/// The mark of a lineage whose inline bytes are to be moved into a segment.
+pub(crate) fn inline(cid: u64) -> RowKey<InlineTable> {
+    KeyBuilder::new(InlineTable::PREFIX).u64(cid).row()
+}
+
+/// The lineage of a `G i` key.
+pub(crate) fn marked_inline(key: &[u8]) -> Option<u64> {
+    InlineTable::has(key).then(|| word(key, 2))?
 }
 
 pub(crate) fn moved(epoch: u64, sequence: u64) -> RowKey<MovedTable> {

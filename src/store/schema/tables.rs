@@ -251,6 +251,8 @@ tables! {
     DroppedTable "G D" b"GD" (), "cid, timestamp, timestamp of the operation", "`()`: a row stopped showing that content; kept until garbage collection has reviewed the lineage";
     /// A segment that a row no longer uses.
     EmptiedTable "G E" b"GE" (), "segment epoch, segment sequence, timestamp of the operation", "`()`: a row stopped citing that segment; kept until garbage collection has reviewed the segment, and for a dead one until it is deleted";
+    /// Lineages with rows whose bytes are to be moved into segments.
+    InlineTable "G i" b"Gi" (), "cid", "`()`: rows of that lineage have more inline bytes than stay in a row, and are to be moved into a segment";
     /// Where the extents of a compacted segment are.
     MovedTable "G M" b"GM" MovedRow, "segment epoch, segment sequence", "`MovedRow`: where the cited extents of a compacted segment are now" => tally::moved;
     /// A segment of an ended writer that no row uses.

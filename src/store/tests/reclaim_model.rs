@@ -1,5 +1,5 @@
-//! Random saves, copies, removals, undeletes and deletions of versions, with garbage collection in between and crashes between its
-//! steps: every remaining version reads correctly, and no segment stays that no version needs.
+//! Random saves, copies, removals, undeletes and deletions of versions, with garbage collection and moves of inline bytes in between, and
+//! crashes between its steps: every remaining version reads correctly, and no segment stays that no version needs.
 
 use std::collections::BTreeMap;
 
@@ -109,6 +109,30 @@ async fn write(ns: &Namespace, name: &[u8], rng: &mut SeededRng, fill: u8) {
     close(&file).await;
 }
 
+/// Writes as a database does: each write is in the bucket before the next one.
+async fn write_synced(ns: &Namespace, name: &[u8], rng: &mut SeededRng, fill: u8) {
+    let file = opened(ns, name).await;
+    let mut offset = rng.below(300_000);
+    for part in 0..=rng.below(24) {
+        let most = [200, 6_000, 60_000][rng.below(3)];
+        let len = 1 + rng.below(most);
+        let text = Bytes::from(vec![fill.wrapping_add(part as u8); len]);
+        file.write(offset as u64, text, &author()).await.unwrap();
+        offset = match rng.below(3) {
+            0 => rng.below(300_000),
+            _ => offset + len,
+        };
+        // With a failpoint set this would wait forever.
+        if fill < 100 {
+            file.sync(&author()).await.unwrap();
+        }
+        if rng.below(40) == 0 {
+            ns.gc.move_inline().await.unwrap();
+        }
+    }
+    close(&file).await;
+}
+
 async fn delete(ns: &Namespace, rng: &mut SeededRng, known: &mut Known) {
     let name = NAMES[rng.below(4)];
     let all = ns.history.view().versions(ROOT, name).await.unwrap();
@@ -126,7 +150,7 @@ async fn delete(ns: &Namespace, rng: &mut SeededRng, known: &mut Known) {
 
 async fn step(ns: &Namespace, rng: &mut SeededRng, known: &mut Known, fill: u8) {
     let name = NAMES[rng.below(4)];
-    match rng.below(18) {
+    match rng.below(21) {
         14..16 => copy(ns, name, rng).await,
         16 => {
             let from = DentryRef::new(ROOT, NAMES[rng.below(4)]);
@@ -135,6 +159,10 @@ async fn step(ns: &Namespace, rng: &mut SeededRng, known: &mut Known, fill: u8) 
                 Ok(_) | Err(StoreError::NotFound) => {}
                 Err(error) => panic!("{error}"),
             }
+        }
+        18 | 19 => write_synced(ns, name, rng, fill).await,
+        20 => {
+            ns.gc.move_inline().await.unwrap();
         }
         0..5 => write(ns, name, rng, fill).await,
         5 if ns.tree.lookup(ROOT, name).await.unwrap().is_some() => {
@@ -162,10 +190,13 @@ async fn finish(ns: &Namespace, cluster: &TestCluster, known: &Known, at: &str) 
     ns.drain().await.unwrap();
     for _ in 0..4 {
         ns.gc.reclaim().await.unwrap();
+        ns.gc.move_inline().await.unwrap();
+        ns.drain().await.unwrap();
         cluster.env.advance(GRACE_NS + 1);
     }
     ns.drain().await.unwrap();
     known.check(ns, at).await;
+    inline::none_wait(ns, at).await;
     check::log_twin(ns, cluster).await;
     for object in cluster.backend().list("data").await.unwrap() {
         let id = SegmentId::from_key(&object.key).unwrap();
