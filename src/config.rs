@@ -7,8 +7,8 @@ use crate::fs::past::stamp::SPELLINGS;
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Configuration, MountAccess, MountFlag};
 use crate::store::{
-    CheckpointLimits, DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, Linger, NamespaceConfig,
-    OnDamage, Owner, StoreError, check_name,
+    CheckpointLimits, DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, Linger, MEMORY_MIN,
+    NamespaceConfig, OnDamage, Owner, StoreError, check_name,
 };
 use std::ffi::OsString;
 use std::fmt;
@@ -245,7 +245,7 @@ impl Config {
         let store = NamespaceConfig {
             cache_dir: settings.cache_dir,
             cache_bytes: bytes("cache-size", settings.cache_bytes, 10 << 30, 8 << 20)?,
-            memory_bytes: bytes("memory", settings.memory_bytes, 256 << 20, 8 << 20)?,
+            memory_bytes: bytes("memory", settings.memory_bytes, 256 << 20, MEMORY_MIN)?,
             dirty_bytes_max: bytes("dirty-max", settings.dirty_bytes_max, 4 << 30, 1 << 20)?,
             linger,
             host: settings.host,

@@ -9,7 +9,10 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// The settings of the allocator, as text that ends with a zero byte: few arenas, and unused pages go back within a second.
-#[allow(unsafe_code, reason = "the allocator reads its settings from this symbol")]
+#[allow(
+    unsafe_code,
+    reason = "the allocator reads its settings from this symbol"
+)]
 // SAFETY: no other symbol of the program has this name. The allocator reads it as a pointer to a C string, which a reference to
 // an array that ends with a zero byte is.
 #[unsafe(export_name = "_rjem_malloc_conf")]

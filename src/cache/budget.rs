@@ -1,4 +1,4 @@
-//! A limit of bytes: of dirty bytes, or of the bytes of reads under way.
+//! A limit of bytes: of dirty bytes, of those of them that are in memory, or of the bytes of reads under way.
 //!
 //! A caller takes a permit and waits while the budget is used up, in FIFO order. Invariant: the bytes of all permits are at
 //! most the maximum. The exception is a single request larger than the maximum, which is admitted when there is no other
@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
 use crate::sync::{Arc, Mutex, lock};
@@ -110,6 +111,15 @@ impl Budget {
         self.admit(&mut lock(&self.shared.state), bytes)
     }
 
+    /// Counts the bytes of a buffer for as long as a part of the returned one exists, without waiting; `None` if so many are not free.
+    pub(crate) fn track_buffer(&self, bytes: Bytes) -> Option<Bytes> {
+        let permit = self.try_acquire(bytes.len() as u64)?;
+        Some(Bytes::from_owner(HeldBuffer {
+            bytes,
+            _permit: permit,
+        }))
+    }
+
     /// The bytes that no permit has.
     pub(crate) fn free(&self) -> u64 {
         self.shared.max.saturating_sub(self.used())
@@ -155,6 +165,18 @@ impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.permit.close();
         self.budget.serve();
+    }
+}
+
+/// A buffer that is counted in a budget until it is dropped.
+struct HeldBuffer {
+    bytes: Bytes,
+    _permit: BudgetPermit,
+}
+
+impl AsRef<[u8]> for HeldBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

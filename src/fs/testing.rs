@@ -59,7 +59,7 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
     let settings = NamespaceConfig {
         cache_dir: cache.path().to_owned(),
         cache_bytes: 0,
-        memory_bytes: 16 << 20,
+        memory_bytes: 64 << 20,
         dirty_bytes_max: 64 << 20,
         linger: Linger::AtOnce,
         host: "testhost".to_owned(),

@@ -17,6 +17,7 @@ use crate::meta::{Journal, JournalError, MetaRead, SlateConfig, SlateFollower};
 use crate::store::index::current::Index;
 use crate::store::model::config::{NamespaceConfig, check_name};
 use crate::store::model::error::StoreError;
+use crate::store::model::memory_shares::MemoryShares;
 use crate::store::model::role::{Follower, Role};
 use crate::store::namespace::{Namespace, NamespaceParts, why_not};
 use crate::store::recovery::evidence::{self, Evidence};
@@ -70,8 +71,11 @@ impl Namespace {
         let identity = identity.ok_or(StoreError::NotFound)?;
         identity.check_alive()?;
         let (dir, journal) = own_directory(&config.cache_dir, identity.uuid)?;
+        let shares = MemoryShares::of(config.memory_bytes);
         let slate = SlateConfig {
             local: backend.is_local(),
+            block_cache_bytes: shares.index_blocks + shares.index_rows,
+            meta_cache_bytes: shares.index_tables,
             reason: Some(why_not(&backend)),
             ..SlateConfig::new(merge::merge)
         };

@@ -57,6 +57,7 @@ pub use index::health::{RecoveredConflicts, UploadBacklog, Usage};
 pub use model::config::{CheckpointLimits, GcMode, Linger, NamespaceConfig, Owner, check_name};
 pub use model::error::{Outage, StoreError};
 pub use model::ids::DentryRef;
+pub use model::memory_shares::MEMORY_MIN;
 pub use model::policy::{Due, HistoryMax, Policy, PolicyError, Term, Tier, TimeRule, VersionSpan};
 pub use model::tree_changes::{ChangedName, TreeChanges};
 pub use model::version::{

@@ -27,6 +27,7 @@ use crate::store::index::health::{Health, RecoveredConflicts};
 use crate::store::index::timestamps::Timestamps;
 use crate::store::model::config::{NamespaceConfig, Owner, check_name};
 use crate::store::model::error::StoreError;
+use crate::store::model::memory_shares::MemoryShares;
 use crate::store::model::role::Role;
 use crate::store::model::version::{Ino, Time, Timestamp};
 use crate::store::recovery::Recovery;
@@ -94,8 +95,12 @@ impl Namespace {
         let identity = identity(&backend, env.as_ref()).await?;
         let dir = config.cache_dir.join(identity.uuid.to_string());
         let meta_store = backend.object_store();
+        let shares = MemoryShares::of(config.memory_bytes);
         let slate = SlateConfig {
             local: backend.is_local(),
+            block_cache_bytes: shares.index_blocks,
+            meta_cache_bytes: shares.index_tables,
+            unflushed_bytes: shares.index_rows as usize,
             collect_after: config.grace,
             reason: Some(why_not(&backend)),
             ..SlateConfig::new(merge::merge)

@@ -53,7 +53,7 @@ impl TestHost {
         let config = NamespaceConfig {
             cache_dir: self.cache_dir(),
             cache_bytes: 0,
-            memory_bytes: 16 << 20,
+            memory_bytes: 64 << 20,
             dirty_bytes_max: 64 << 20,
             linger: Linger::AtOnce,
             host: "testhost".to_owned(),

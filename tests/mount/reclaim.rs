@@ -217,10 +217,7 @@ async fn a_bucket_shrinks_to_the_bytes_that_versions_show() {
         start.elapsed(),
         namespace.gc().reclaimed()
     );
-    assert!(
-        smallest <= allowed,
-        "{left:?}, {allowed} allowed"
-    );
+    assert!(smallest <= allowed, "{left:?}, {allowed} allowed");
     let read = namespace.history().read_past(&reader, 0, u32::MAX).await;
     assert!(
         read.unwrap() == text(0, 1),

@@ -97,7 +97,7 @@ fn fsx_on_an_s3_server() {
 #[test]
 fn fsx_on_an_s3_server_with_a_small_cache() {
     each_seed(101, |seed| {
-        on_an_s3_server(seed, &["--cache-size", "8M", "--memory", "8M"])
+        on_an_s3_server(seed, &["--cache-size", "8M", "--memory", "64M"])
     });
 }
 

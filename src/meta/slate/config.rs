@@ -33,7 +33,7 @@ const COLLECT_EVERY_MAX: Duration = Duration::from_secs(300);
 /// The number of rows from which a table has a filter.
 const FILTER_KEYS_MIN: u32 = 100;
 
-/// The configuration of an index. The memory budgets and the compaction together use about 200 MiB.
+/// The configuration of an index.
 #[derive(Clone)]
 pub(crate) struct SlateConfig {
     /// The merge function; it must never change for an existing index.

@@ -28,8 +28,9 @@ use crate::store::data::in_flight::{UploadInFlight, UploadsInFlight};
 use crate::store::data::inline_backlog::InlineBacklog;
 use crate::store::data::pins::Pins;
 use crate::store::data::read_ahead::{NextStep, ReadAhead, ReadStart, StepEnd};
-use crate::store::data::segment::ExtentReader;
+use crate::store::data::segment::{ExtentReader, SEGMENT_MAX};
 use crate::store::model::error::StoreError;
+use crate::store::model::memory_shares::MemoryShares;
 use crate::store::schema::object_names::SegmentId;
 use crate::sync::{Arc, Mutex, lock};
 
@@ -45,6 +46,8 @@ pub struct DataStore {
     pub(crate) extents: ExtentReader,
     pub(crate) staging: StagingDir,
     pub(crate) budget: Budget,
+    /// Written bytes that are in memory until the bucket has them.
+    pub(crate) unsaved: Budget,
     /// Blocks that were fetched ahead of all readers.
     read_ahead: Budget,
     pub(crate) inline_backlog: InlineBacklog,
@@ -70,8 +73,10 @@ impl DataStore {
     /// `Unavailable` and `NoSpace` when a directory cannot be created or read.
     pub(crate) fn open(core: Arc<Core>, dir: &Path) -> Result<Self, StoreError> {
         let (config, backend) = (&core.config, core.backend.clone());
+        let shares = MemoryShares::of(config.memory_bytes);
+        let uploads = (shares.uploads / SEGMENT_MAX) as usize;
         let blocks = BlockCacheConfig {
-            memory_bytes: config.memory_bytes,
+            memory_bytes: shares.blocks,
             disk_bytes: if backend.is_local() {
                 0
             } else {
@@ -86,9 +91,10 @@ impl DataStore {
             extents: ExtentReader::new(backend, blocks, Arc::clone(core.index.rows())),
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
-            read_ahead: Budget::new(read_ahead::budget_bytes(config.memory_bytes)),
+            read_ahead: Budget::new(shares.read_ahead),
+            unsaved: Budget::new(shares.unsaved),
             inline_backlog: InlineBacklog::inherited(),
-            uploads: Semaphore::new(UPLOADS_MAX),
+            uploads: Semaphore::new(uploads.clamp(1, UPLOADS_MAX)),
             uploads_in_flight: Arc::default(),
             sequence: AtomicU64::new(1),
             core,

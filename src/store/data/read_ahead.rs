@@ -29,13 +29,6 @@ const RUNS: usize = 8;
 const LATE_MAX: u64 = 4 << 20;
 /// Bytes that a reader may skip beyond what was fetched.
 const SKIP_MAX: u64 = 256 << 10;
-/// Largest part of the block cache's memory that read-ahead takes, bytes.
-const BUDGET_MAX: u64 = 128 << 20;
-
-/// Returns the bytes of a block cache of `memory` bytes that may be fetched ahead.
-pub(crate) fn budget_bytes(memory: u64) -> u64 {
-    (memory / 4).min(BUDGET_MAX)
-}
 
 /// The runs in which one open handle is read.
 #[derive(Debug, Default)]

@@ -30,7 +30,8 @@ pub struct NamespaceConfig {
     pub cache_dir: PathBuf,
     /// Size of the block cache on disk, bytes.
     pub cache_bytes: u64,
-    /// Size of the block cache in memory, bytes.
+    /// Memory for everything that grows with the work, at least [`MEMORY_MIN`](crate::store::MEMORY_MIN) bytes for a mount: caches,
+    /// requests, and what is not uploaded. Inodes that the kernel references come beside it.
     pub memory_bytes: u64,
     /// Dirty budget: maximum of bytes that are acknowledged and not in the bucket. Writers wait while it is used up.
     pub dirty_bytes_max: u64,

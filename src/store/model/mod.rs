@@ -5,6 +5,7 @@ pub(crate) mod error;
 pub(crate) mod failpoints;
 pub(crate) mod ids;
 pub(crate) mod ignored_names;
+pub(crate) mod memory_shares;
 pub(crate) mod policy;
 pub(crate) mod role;
 pub(crate) mod tree_changes;

@@ -191,7 +191,7 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
         cache_dir,
         // No block cache on disk: making its directories would take most of the tests' time.
         cache_bytes: 0,
-        memory_bytes: 32 << 20,
+        memory_bytes: 128 << 20,
         dirty_bytes_max: 256 << 20,
         linger: Linger::For(std::time::Duration::from_millis(1)),
         host: "testhost".to_owned(),

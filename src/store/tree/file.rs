@@ -149,8 +149,9 @@ impl Tree {
         let len = bytes.len() as u64;
         self.room(len)?;
         let session = self.session(file, author)?;
-        let is_small = file.map.memory_bytes() + len <= SMALL;
-        let source = if is_small && !file.has_staging_file() {
+        let is_small = file.map.memory_bytes() + len <= SMALL && !file.has_staging_file();
+        let in_memory = is_small.then(|| self.data.unsaved.track_buffer(bytes.clone()));
+        let source = if let Some(bytes) = in_memory.flatten() {
             let record = Record::Write {
                 session,
                 offset,

@@ -1,0 +1,66 @@
+//! The parts of `--memory`: each thing that grows with the work has one, so that all together stay within it.
+
+/// The smallest `--memory`, bytes: one segment can be built, and the index can write its tables.
+pub const MEMORY_MIN: u64 = 64 << 20;
+
+/// How the memory of a namespace is divided, in bytes. The shares add up to the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryShares {
+    /// Cached blocks of contents.
+    pub(crate) blocks: u64,
+    /// Blocks that are fetched ahead of all readers.
+    pub(crate) read_ahead: u64,
+    /// Written bytes of small files until the bucket has them; more are in staging files only.
+    pub(crate) unsaved: u64,
+    /// Segments that are built and uploaded.
+    pub(crate) uploads: u64,
+    /// Cached blocks of rows of the index.
+    pub(crate) index_blocks: u64,
+    /// Cached table indexes and filters of the index.
+    pub(crate) index_tables: u64,
+    /// Rows of the index that are in no table yet.
+    pub(crate) index_rows: u64,
+}
+
+impl MemoryShares {
+    /// Divides `memory` bytes.
+    pub(crate) fn of(memory: u64) -> Self {
+        let part = memory / 32;
+        let shares = Self {
+            blocks: 0,
+            read_ahead: 5 * part,
+            unsaved: 4 * part,
+            uploads: 4 * part,
+            index_blocks: 4 * part,
+            index_tables: 3 * part,
+            index_rows: 4 * part,
+        };
+        let blocks = memory - shares.sum();
+        Self { blocks, ..shares }
+    }
+
+    fn sum(&self) -> u64 {
+        self.blocks
+            + self.read_ahead
+            + self.unsaved
+            + self.uploads
+            + self.index_blocks
+            + self.index_tables
+            + self.index_rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_are_the_whole_and_one_segment_fits_into_the_smallest() {
+        for memory in [MEMORY_MIN, (256 << 20) + 17, 3 << 30] {
+            let shares = MemoryShares::of(memory);
+            assert_eq!(shares.sum(), memory);
+            assert!(shares.uploads >= 8 << 20 && shares.index_rows >= 4 << 20);
+            assert!(shares.blocks >= memory / 4);
+        }
+    }
+}
