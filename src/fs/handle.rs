@@ -5,10 +5,9 @@
 
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
-use crate::fs::past::{DrawnListing, ListedName, Past, PastNode, PinnedTimes};
-use crate::store::{
-    Author, DirectoryListing, File, Ino, Kind, PendingFlush, Pin, ProgramUse, ReadAhead, StoreError,
-};
+use crate::fs::listings::SharedSnapshot;
+use crate::fs::past::{PastNode, PinnedTimes};
+use crate::store::{Author, File, Ino, PendingFlush, Pin, ProgramUse, ReadAhead, StoreError};
 use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering, lock};
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -234,8 +233,8 @@ pub(crate) struct OpenDir {
     /// The time it shows, if it is of the past.
     #[allow(dead_code, reason = "held for its drop")]
     pub(crate) time: Option<PinnedTimes>,
-    /// The names that the reader sees; taken by the first READDIR and again at each rewind.
-    pub(crate) snapshot: AsyncMutex<Option<DirSnapshot>>,
+    /// The names that the reader sees; taken by the open if the kernel has them, else by the first READDIR, and again at each rewind.
+    pub(crate) snapshot: AsyncMutex<Option<Arc<SharedSnapshot>>>,
 }
 
 /// A directory that can be opened.
@@ -245,72 +244,6 @@ pub(crate) enum DirSource {
     Live(Ino, u64),
     /// Of the past.
     Past(Arc<PastNode>),
-}
-
-/// A directory's names at one time. Offsets are positions in it.
-pub(crate) struct DirSnapshot {
-    names: Vec<ListedName>,
-    /// Names that were not read yet. Attributes of live ones are not kept, because they may change before they are asked for.
-    rest: Option<UnreadNames>,
-}
-
-/// Names that are read as they are asked for.
-pub(crate) enum UnreadNames {
-    /// Of a live directory.
-    Live(DirectoryListing),
-    /// Of the past.
-    Past(DrawnListing),
-}
-
-impl DirSnapshot {
-    /// A snapshot of `itself`, `parent` and what `rest` will give.
-    pub(crate) fn new(
-        itself: u64,
-        parent: u64,
-        listed: Vec<ListedName>,
-        rest: Option<UnreadNames>,
-    ) -> Self {
-        let dot = |ino, name: &'static [u8]| ListedName {
-            ino,
-            kind: Kind::Directory,
-            name: Bytes::from_static(name),
-            found: None,
-        };
-        let mut names = Vec::with_capacity(listed.len() + 2);
-        names.extend([dot(itself, b"."), dot(parent, b"..")]);
-        names.extend(listed);
-        Self { names, rest }
-    }
-
-    /// The name at `position`; `None` after the last.
-    ///
-    /// # Errors
-    /// Those of the store's listing.
-    pub(crate) async fn at(
-        &mut self,
-        position: usize,
-        past: &Past,
-    ) -> FsResult<Option<&mut ListedName>> {
-        while self.names.len() <= position {
-            let next = match &mut self.rest {
-                Some(UnreadNames::Live(listing)) => {
-                    listing.next().await?.map(|(name, stat)| ListedName {
-                        ino: stat.ino.0,
-                        kind: stat.kind,
-                        name,
-                        found: None,
-                    })
-                }
-                Some(UnreadNames::Past(listing)) => past.next_name(listing).await?,
-                None => break,
-            };
-            match next {
-                Some(listed) => self.names.push(listed),
-                None => self.rest = None,
-            }
-        }
-        Ok(self.names.get_mut(position))
-    }
 }
 
 /// All open handles of a mount.

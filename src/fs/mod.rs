@@ -11,11 +11,13 @@
 pub(crate) mod acl;
 mod caller;
 mod config;
+mod dir_snapshot;
 mod entry;
 mod error;
 mod handle;
 mod inode;
 mod kernel_cache;
+mod listings;
 #[cfg(test)]
 mod model;
 mod named;
@@ -36,8 +38,9 @@ pub use ops::io::WriteMode;
 pub use ops::space::{HandleOffset, Statfs};
 
 use crate::fs::handle::HandleTable;
-use crate::fs::inode::LiveTable;
+use crate::fs::inode::{Forgotten, LiveTable, XattrMark};
 use crate::fs::kernel_cache::ForgetCached;
+use crate::fs::listings::Listings;
 use crate::fs::past::{Past, PastNode};
 use crate::fs::set_ids::lends_rights;
 use crate::store::{Ino, Namespace, Stat};
@@ -61,6 +64,7 @@ pub struct FileSystem {
     live: LiveTable,
     past: Past,
     handles: HandleTable,
+    listings: Listings,
     forget: OnceLock<ForgetCached>,
     poisoned: OnceLock<String>,
 }
@@ -90,6 +94,7 @@ impl FileSystem {
             tasks,
             live: LiveTable::default(),
             handles: HandleTable::default(),
+            listings: Listings::default(),
             forget: OnceLock::new(),
             poisoned: OnceLock::new(),
         }
@@ -118,7 +123,10 @@ impl FileSystem {
         if past::is_past(ino) {
             self.past.forget(ino, count);
         } else {
-            self.live.forget(Ino(ino), count);
+            let gone = self.live.forget(Ino(ino), count);
+            if gone == Forgotten::Whole {
+                self.listings.forget(Ino(ino));
+            }
         }
     }
 
@@ -163,16 +171,16 @@ impl FileSystem {
         Ok(parent)
     }
 
-    /// Counts a lookup and makes the reply.
-    fn live_entry(&self, parent: Ino, name: &[u8], stat: Stat) -> Entry {
-        self.live.looked_up(stat.ino, parent, name);
+    /// Counts a lookup and makes the reply; `mark` was taken before the stat was read.
+    fn live_entry(&self, parent: Ino, name: &[u8], stat: Stat, mark: XattrMark) -> Entry {
+        self.live.looked_up(&stat, parent, name, mark);
         self.live_reply(stat)
     }
 
     /// The same for a name that was just created, which changed the times of its directory.
-    fn made_entry(&self, parent: Ino, name: &[u8], stat: Stat) -> Entry {
+    fn made_entry(&self, parent: Ino, name: &[u8], stat: Stat, mark: XattrMark) -> Entry {
         self.past.changed(parent);
-        self.live_entry(parent, name, stat)
+        self.live_entry(parent, name, stat, mark)
     }
 
     fn live_reply(&self, stat: Stat) -> Entry {

@@ -3,7 +3,9 @@
 use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
-use crate::store::{Attrs, CheckpointLimits, GcMode, Kind, Linger, NamespaceConfig, Owner};
+use crate::store::{
+    Attrs, CheckpointLimits, GcMode, Kind, Linger, NamespaceConfig, Owner, XattrPresence,
+};
 use crate::sync::{AtomicU64, Ordering};
 use bytes::Bytes;
 
@@ -237,5 +239,6 @@ pub(crate) fn file_stat(ino: u64) -> Stat {
         nlink: 1,
         blocks: 0,
         content_stamp: 0,
+        xattrs: XattrPresence::Possible,
     }
 }

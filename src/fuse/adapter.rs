@@ -11,7 +11,8 @@ use super::reply::{
     AttributeReply, Attributes, Created, ListingReply, OpenedDirectory, OpenedFile, file_time,
     released,
 };
-use crate::fs::{Caller, HandleOffset, SetAttr, SetTime, WriteMode};
+use super::thread_end::ThreadEnd;
+use crate::fs::{Caller, FileSystem, HandleOffset, SetAttr, SetTime, WriteMode};
 use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
@@ -19,7 +20,6 @@ use fuser::{
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -41,25 +41,8 @@ impl Adapter {
 
     /// The dispatcher. The end of the calling thread will end the session.
     fn dispatcher(&self) -> &Dispatcher {
-        THREAD.with_borrow_mut(|thread| {
-            thread.get_or_insert_with(|| ThreadEnd(self.end.clone()));
-        });
+        ThreadEnd::watch(&self.end);
         &self.dispatcher
-    }
-}
-
-thread_local! {
-    /// Set on each of fuser's threads by its first request.
-    static THREAD: RefCell<Option<ThreadEnd>> = const { RefCell::new(None) };
-}
-
-/// Ends the session when one of its threads ends. A panic inside fuser, before it calls this crate, ends a thread and loses the
-/// request it had read; the other threads would continue, and that caller would wait for ever.
-struct ThreadEnd(watch::Sender<bool>);
-
-impl Drop for ThreadEnd {
-    fn drop(&mut self) {
-        self.0.send_replace(true);
     }
 }
 
@@ -170,8 +153,7 @@ impl Filesystem for Adapter {
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let caller = caller(request);
-        let call = Call::metadata("access", ino.0);
+        let (caller, call) = (caller(request), Call::metadata("access", ino.0));
         self.dispatcher().run(call, reply, move |fs| async move {
             fs.access(&caller, ino.0, mask.bits()).await
         });
@@ -294,8 +276,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let caller = caller(request);
-        let call = Call::metadata("open", ino.0);
+        let (caller, call) = (caller(request), Call::metadata("open", ino.0));
         self.dispatcher().run(call, reply, move |fs| async move {
             let opened = fs.open(&caller, ino.0, flags.0).await?;
             Ok(OpenedFile { ino: ino.0, opened })
@@ -389,8 +370,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let caller = caller(request);
-        let call = Call::metadata("opendir", ino.0);
+        let (caller, call) = (caller(request), Call::metadata("opendir", ino.0));
         self.dispatcher().run(call, reply, move |fs| async move {
             let opened = fs.opendir(&caller, ino.0).await?;
             Ok(OpenedDirectory { ino: ino.0, opened })
@@ -491,17 +471,25 @@ impl Filesystem for Adapter {
         room: u32,
         reply: ReplyXattr,
     ) {
+        let (call, reply) = (
+            Call::metadata("getxattr", ino.0),
+            AttributeReply { reply, room },
+        );
+        let lacks = |fs: &FileSystem| fs.lacks_attribute(ino.0, name.as_bytes());
+        let Some(reply) = self.dispatcher().refuse_at_once(call, reply, lacks) else {
+            return;
+        };
         let name = owned(name);
-        let call = Call::metadata("getxattr", ino.0);
-        let reply = AttributeReply { reply, room };
         self.dispatcher().run(call, reply, move |fs| async move {
             fs.getxattr(ino.0, &name).await
         });
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, room: u32, reply: ReplyXattr) {
-        let call = Call::metadata("listxattr", ino.0);
-        let reply = AttributeReply { reply, room };
+        let (call, reply) = (
+            Call::metadata("listxattr", ino.0),
+            AttributeReply { reply, room },
+        );
         self.dispatcher().run(call, reply, move |fs| async move {
             fs.listxattr(ino.0).await.map(Bytes::from)
         });

@@ -10,6 +10,7 @@ use crate::fs::past::is_past;
 use crate::fs::{FileSystem, FsError};
 use crate::sync::Arc;
 use crate::task::Tasks;
+use bytes::Bytes;
 use fuser::Errno;
 use futures::FutureExt;
 use std::any::Any;
@@ -160,6 +161,28 @@ impl Dispatcher {
             Some(_permit) => self.tasks.start(call.name, served),
             None => drop(self.tasks.spawn(call.name, served)),
         }
+    }
+
+    /// Sends the error that `refusal` returns, on the dispatch thread; gives `reply` back if there is none. It must not wait.
+    pub(super) fn refuse_at_once<R: Reply<Bytes>>(
+        &self,
+        call: Call,
+        reply: R,
+        refusal: impl FnOnce(&FileSystem) -> Option<FsError>,
+    ) -> Option<R> {
+        let mut refused = None;
+        self.run_inline(call, |fs| refused = refusal(fs));
+        // After a panic the slow way has the answer: every call is EIO.
+        let error = match self.poisoned() {
+            Some(_) => None,
+            None => refused,
+        };
+        let Some(error) = error else {
+            return Some(reply);
+        };
+        tracing::trace!(op = call.name, ino = call.ino, %error, "refused at once");
+        reply.fail(errno(&error));
+        None
     }
 
     /// Runs `work` as a task whose result no request waits for.

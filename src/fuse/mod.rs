@@ -12,6 +12,7 @@ mod mountpoint;
 mod negotiate;
 mod reply;
 mod session;
+mod thread_end;
 
 pub use mountpoint::{MountError, Unmount, resolve, serving, unmount};
 pub use session::{Configuration, MountAccess, MountFlag, Mounted};

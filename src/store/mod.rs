@@ -62,7 +62,7 @@ pub use model::policy::{Due, HistoryMax, Policy, PolicyError, Term, Tier, TimeRu
 pub use model::tree_changes::{ChangedName, TreeChanges};
 pub use model::version::{
     AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Kind, Op, Origin,
-    PastEntry, ROOT, Retained, SharedState, Stamp, Stat, Time, Timestamp, VersionId,
+    PastEntry, ROOT, Retained, SharedState, Stamp, Stat, Time, Timestamp, VersionId, XattrPresence,
 };
 pub use namespace::DRAIN_TIMEOUT;
 pub use namespace::Namespace;

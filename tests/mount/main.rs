@@ -40,6 +40,7 @@ mod index_log;
 mod label_verbs;
 mod labels;
 mod linked;
+mod listing;
 mod locks;
 mod log_size;
 mod many_files;

@@ -218,10 +218,15 @@ impl TestMount {
         self.daemon.as_ref().expect("a daemon").id()
     }
 
+    /// The daemon's log.
+    pub(crate) fn log(&self) -> String {
+        let log = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// The end of the daemon's log, for messages.
     pub(crate) fn log_tail(&self) -> String {
-        let log = std::fs::read(self.log_path()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let from = lines.len().saturating_sub(60);
         format!("-- the daemon's log ends:\n{}", lines[from..].join("\n"))

@@ -17,6 +17,7 @@ impl FileSystem {
             self.live.removed(gone);
         }
         for ino in &inodes {
+            self.live.xattrs_changed(*ino);
             self.past.changed(*ino);
         }
         let Some(forget) = self.forget.get() else {

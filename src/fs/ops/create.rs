@@ -28,6 +28,7 @@ impl FileSystem {
         umask: u32,
         flags: i32,
     ) -> FsResult<(Entry, Opened)> {
+        let mark = self.live.xattr_mark();
         let dir = self.writable_name(parent, name)?;
         let author = caller.author();
         let node = self.new_node(caller, dir, Kind::File, mode, umask).await?;
@@ -42,7 +43,7 @@ impl FileSystem {
             }
             other => other?,
         };
-        let entry = self.made_entry(dir, name, stat);
+        let entry = self.made_entry(dir, name, stat, mark);
         self.live.opened(entry.stat.ino, entry.stat.content_stamp);
         let open = OpenFile::created(file, author, caller, flags);
         // The creation is a change of its own: an empty file is a version too.
@@ -118,6 +119,7 @@ impl FileSystem {
         umask: u32,
         rdev: u32,
     ) -> FsResult<Entry> {
+        let mark = self.live.xattr_mark();
         let dir = self.writable_name(parent, name)?;
         let kind = match mode & libc::S_IFMT {
             0 | libc::S_IFREG => Kind::File,
@@ -138,7 +140,7 @@ impl FileSystem {
                 .tree()
                 .create(dir, name, node, &author)
                 .await?;
-            return Ok(self.made_entry(dir, name, stat));
+            return Ok(self.made_entry(dir, name, stat, mark));
         }
         let (stat, file) = self
             .namespace
@@ -148,7 +150,7 @@ impl FileSystem {
         let open = OpenFile::created(file, author, caller, libc::O_WRONLY);
         open.mark_changed();
         open.release().await?;
-        Ok(self.made_entry(dir, name, stat))
+        Ok(self.made_entry(dir, name, stat, mark))
     }
 
     /// Creates a directory; in a `.versions` a label.
@@ -167,6 +169,7 @@ impl FileSystem {
         if let Some(labels) = self.labels_in(parent)? {
             return self.make_label(caller, labels, name).await;
         }
+        let mark = self.live.xattr_mark();
         let dir = self.writable_name(parent, name)?;
         let node = self
             .new_node(caller, dir, Kind::Directory, mode, umask)
@@ -176,7 +179,7 @@ impl FileSystem {
             .tree()
             .create(dir, name, node, &caller.author())
             .await?;
-        Ok(self.made_entry(dir, name, stat))
+        Ok(self.made_entry(dir, name, stat, mark))
     }
 
     /// Creates a symbolic link.
@@ -190,6 +193,7 @@ impl FileSystem {
         name: &[u8],
         target: &[u8],
     ) -> FsResult<Entry> {
+        let mark = self.live.xattr_mark();
         let dir = self.writable_name(parent, name)?;
         let mut node = self.new_node(caller, dir, Kind::Symlink, 0o777, 0).await?;
         node.target = Bytes::copy_from_slice(target);
@@ -198,7 +202,7 @@ impl FileSystem {
             .tree()
             .create(dir, name, node, &caller.author())
             .await?;
-        Ok(self.made_entry(dir, name, stat))
+        Ok(self.made_entry(dir, name, stat, mark))
     }
 
     async fn open_live(&self, caller: &Caller, ino: Ino, flags: i32) -> FsResult<Opened> {
@@ -255,8 +259,9 @@ impl FileSystem {
             _ => return Err(FsError::Stale),
         }
         let opened = self.open_live(caller, stat.ino, flags).await?;
+        let mark = self.live.xattr_mark();
         let stat = self.live_stat(stat.ino, Some(opened.handle)).await?;
-        Ok((self.live_entry(dir, name, stat), opened))
+        Ok((self.live_entry(dir, name, stat, mark), opened))
     }
 
     /// The owner, the group, the mode and the access lists of a new node in `dir`.

@@ -60,9 +60,10 @@ impl FileSystem {
             entry.stat = self.shown(entry.stat);
             return Ok(entry);
         }
+        let mark = self.live.xattr_mark();
         let found = self.namespace.tree().lookup(dir, name).await?;
         let stat = found.ok_or(FsError::NotFound)?;
-        Ok(self.live_entry(dir, name, stat))
+        Ok(self.live_entry(dir, name, stat, mark))
     }
 
     /// Finds the node of a number, for an NFS server that kept the number after a FORGET.

@@ -3,7 +3,7 @@
 //! the others are kept in `LiveTable` until the kernel forgets the inode.
 
 use crate::fs::{FileSystem, FsError, FsResult};
-use crate::store::{AttrChange, Ino, Stat, StoreError, XattrMode, changed_xattrs};
+use crate::store::{AttrChange, Ino, Stat, StoreError, XattrMode, XattrPresence, changed_xattrs};
 use bytes::Bytes;
 
 impl FileSystem {
@@ -33,11 +33,19 @@ impl FileSystem {
         }
     }
 
+    /// Whether a live inode is known to have no extended attributes. Another process sets attributes of what a follower shows.
+    pub(crate) fn has_no_xattrs(&self, ino: Ino) -> bool {
+        !self.config.read_only && self.live.xattrs(ino) == XattrPresence::Absent
+    }
+
     /// All extended attributes.
     ///
     /// # Errors
     /// `Stale` when the inode was removed and forgotten; those of the store.
     pub(crate) async fn xattr_names(&self, ino: Ino) -> FsResult<Vec<Bytes>> {
+        if self.has_no_xattrs(ino) {
+            return Ok(Vec::new());
+        }
         match self.namespace.tree().list_xattrs(ino).await {
             Err(StoreError::NotFound) => {
                 let names = self.live.with_removed(ino, |lost| {
@@ -55,6 +63,9 @@ impl FileSystem {
     /// # Errors
     /// `Stale` when the inode was removed and forgotten; those of the store.
     pub(crate) async fn xattr(&self, ino: Ino, name: &[u8]) -> FsResult<Option<Bytes>> {
+        if self.has_no_xattrs(ino) {
+            return Ok(None);
+        }
         match self.namespace.tree().get_xattr(ino, name).await {
             Err(StoreError::NotFound) => {
                 let value = self.live.with_removed(ino, |lost| {
@@ -83,6 +94,7 @@ impl FileSystem {
             .tree()
             .set_xattr(ino, name, value.clone(), mode);
         let set = set.await;
+        self.live.xattrs_changed(ino);
         self.past.changed(ino);
         match set {
             Ok(()) | Err(StoreError::NotFound) => {}

@@ -1,7 +1,7 @@
 //! Extended attributes: the caller's own, access control lists, and the read-only ones that tell about versions.
 
 use crate::fs::acl::{ACCESS, Acl, DEFAULT};
-use crate::fs::past::attributes;
+use crate::fs::past::{attributes, is_past};
 use crate::fs::set_ids::SETGID;
 use crate::fs::{Caller, FileSystem, FsError, FsResult, Node};
 use crate::store::{AttrChange, Ino, Kind, XattrMode};
@@ -11,6 +11,13 @@ use bytes::Bytes;
 const KINDS: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 impl FileSystem {
+    /// Whether the kernel can be told, without a wait, that a live inode has no attribute `name`: `NoAttribute` then, or the error of a
+    /// mount that has failed. `ls -l` asks for two attributes of each file that it lists.
+    pub fn lacks_attribute(&self, ino: u64, name: &[u8]) -> Option<FsError> {
+        let known = !is_past(ino) && !attributes::is_ours(name) && self.has_no_xattrs(Ino(ino));
+        known.then(|| self.admit().err().unwrap_or(FsError::NoAttribute))
+    }
+
     /// The value of an attribute.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Attributes that a node of the past shows, and how long the kernel may keep them.
 
-use crate::store::{Attrs, Ino, Kind, Stat};
+use crate::store::{Attrs, Ino, Kind, Stat, XattrPresence};
 use std::time::Duration;
 
 /// Bytes of a block of stat(2).
@@ -69,6 +69,7 @@ impl ShownAttrs {
             nlink: self.links,
             blocks: self.blocks,
             content_stamp: 0,
+            xattrs: XattrPresence::Possible,
             attrs: self.attrs,
         }
     }

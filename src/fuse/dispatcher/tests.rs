@@ -494,3 +494,24 @@ async fn while_a_dispatch_thread_hangs_in_a_call_the_last_one_polls_none() {
         [Worked, Answered]
     );
 }
+
+#[tokio::test]
+async fn a_refusal_on_the_dispatch_thread_is_the_answer_and_without_one_the_reply_is_returned() {
+    let bench = Bench::new().await;
+    let record = Record::default();
+    let call = Call::metadata("getxattr", ROOT);
+    let refuse = |refusal: Option<FsError>| {
+        let dispatcher = &bench.dispatcher;
+        dispatcher.refuse_at_once(call, record.reply(), |_| refusal)
+    };
+    assert!(refuse(Some(FsError::NoAttribute)).is_none());
+    assert_eq!(record.events(), [Failed(libc::ENODATA)]);
+    let reply = refuse(None).expect("the reply");
+    assert_eq!(record.events(), [Failed(libc::ENODATA)]);
+    drop(reply);
+    let panics = |_: &FileSystem| -> Option<FsError> { panic!("on purpose") };
+    let returned = bench
+        .dispatcher
+        .refuse_at_once(call, record.reply(), panics);
+    assert!(returned.is_some(), "the call's own way has the answer");
+}

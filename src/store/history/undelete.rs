@@ -15,7 +15,9 @@ use crate::store::history::restore_tree::{RestoreAs, RestoreItem, RestoreTree};
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, DentryRef};
-use crate::store::model::version::{Author, EndOp, Ino, Kind, Op, Origin, Stat, VersionId};
+use crate::store::model::version::{
+    Author, EndOp, Ino, Kind, Op, Origin, Stat, VersionId, XattrPresence,
+};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryRow, DirectoryRow, OlderVersions, VersionRecord};
@@ -306,5 +308,6 @@ fn returned(ino: Ino, item: &RestoreItem) -> Stat {
         nlink: 2,
         blocks: 0,
         content_stamp: 0,
+        xattrs: XattrPresence::Possible,
     }
 }

@@ -171,6 +171,28 @@ pub struct Stat {
     pub blocks: u64,
     /// Changes whenever the bytes change: the kernel may keep its page cache over an open if the stamp is unchanged.
     pub content_stamp: u64,
+    /// Whether it has extended attributes.
+    pub xattrs: XattrPresence,
+}
+
+/// Whether an inode has extended attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XattrPresence {
+    /// It may have some.
+    #[default]
+    Possible,
+    /// It has none.
+    Absent,
+}
+
+impl XattrPresence {
+    /// Returns the presence of `attributes`, all that an inode has.
+    pub(crate) fn of(attributes: &[(Bytes, Bytes)]) -> Self {
+        match attributes.is_empty() {
+            true => Self::Absent,
+            false => Self::Possible,
+        }
+    }
 }
 
 /// An inode from which a name was removed.

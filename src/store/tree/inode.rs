@@ -7,7 +7,9 @@ use crate::meta::JournalToken;
 use crate::store::data::pins::Pin;
 use crate::store::index::timestamps::Reservation;
 use crate::store::model::ids::{ContentBase, Dentry};
-use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp};
+use crate::store::model::version::{
+    Attrs, Author, ContentRef, Ino, Kind, Stat, Timestamp, XattrPresence,
+};
 use crate::store::schema::rows::{
     DirectoryRow, EntryState, InodeState, LastVersion, OlderVersions,
 };
@@ -284,6 +286,7 @@ pub(crate) fn stat(
         nlink,
         blocks: node.allocated.min(attrs.size).div_ceil(512),
         content_stamp,
+        xattrs: XattrPresence::of(&node.xattrs),
     }
 }
 
@@ -318,6 +321,7 @@ impl CachedDirectory {
             nlink: 2 + u32::try_from(self.row.directories.max(0)).unwrap_or(u32::MAX - 2),
             blocks: 8,
             content_stamp: self.row.mtime.as_ref().map_or(0, |(at, _)| at.0),
+            xattrs: XattrPresence::of(&self.node.xattrs),
         }
     }
 }

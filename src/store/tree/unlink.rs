@@ -7,7 +7,9 @@ use crate::store::commit::txn::Txn;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, DentryRef};
-use crate::store::model::version::{Author, Displaced, EndOp, Ino, Kind, Stat, Time, Timestamp};
+use crate::store::model::version::{
+    Author, Displaced, EndOp, Ino, Kind, Stat, Time, Timestamp, XattrPresence,
+};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
@@ -143,6 +145,7 @@ impl Tree {
                 nlink: 0,
                 blocks: 0,
                 content_stamp: 0,
+                xattrs: XattrPresence::Possible,
             };
             let xattrs = Vec::new();
             return Displaced { stat, xattrs };

@@ -344,3 +344,41 @@ async fn options_change_the_shown_attributes_only() {
         .attrs;
     assert_eq!((stored.uid, stored.gid, stored.mode), (1000, 1000, 0o644));
 }
+
+#[tokio::test]
+async fn an_inode_without_attributes_is_known_without_a_read_until_one_is_set() {
+    let world = world().await;
+    let (ino, handle) = world.make("a").await;
+    let lacks = |name: &[u8]| world.lacks_attribute(ino, name);
+    assert_eq!(lacks(b"security.selinux"), Some(FsError::NoAttribute));
+    assert_eq!(
+        lacks(b"system.posix_acl_access"),
+        Some(FsError::NoAttribute)
+    );
+    assert_eq!(lacks(b"user.versions.op"), None, "a version has it");
+    let set = world.setxattr(&ALICE, ino, b"user.a", b"1", 0);
+    set.await.unwrap();
+    assert_eq!(lacks(b"user.a"), None);
+    assert_eq!(lacks(b"security.selinux"), None);
+    assert_eq!(world.getxattr(ino, b"user.a").await.unwrap(), "1");
+    world.removexattr(&ALICE, ino, b"user.a").await.unwrap();
+    world.lookup(&ALICE, ROOT, b"a").await.unwrap();
+    assert_eq!(
+        lacks(b"user.a"),
+        Some(FsError::NoAttribute),
+        "looked up again"
+    );
+    world.close((ino, handle)).await;
+    let follower = world.mounted_as(FsConfig {
+        read_only: true,
+        ..FsConfig::default()
+    });
+    follower.lookup(&ALICE, ROOT, b"a").await.unwrap();
+    assert_eq!(
+        follower.lacks_attribute(ino, b"user.a"),
+        None,
+        "another process sets it"
+    );
+    world.poison("a test");
+    assert!(matches!(lacks(b"user.a"), Some(FsError::Poisoned(_))));
+}

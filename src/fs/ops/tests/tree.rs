@@ -1,7 +1,7 @@
 //! Names and directories.
 
 use super::assert_send;
-use crate::fs::testing::{ALICE, Names, ROOT, SUPER, world, world_with};
+use crate::fs::testing::{ALICE, Names, ROOT, SUPER, World, world, world_with};
 use crate::fs::*;
 use crate::store::Kind;
 
@@ -290,4 +290,96 @@ async fn a_file_has_65_000_names_and_no_more() {
     assert_eq!(world.getattr(ino, None).await.unwrap().0.nlink, 65_000);
     world.unlink(&SUPER, dir, b"7").await.unwrap();
     world.link(&SUPER, ino, dir, b"more").await.unwrap();
+}
+
+/// Whether the kernel may keep the names of `directory`, and whether those that it has are still right.
+async fn kept(world: &World, directory: u64) -> (bool, bool) {
+    let opened = world.opendir(&ALICE, directory).await.unwrap();
+    let mut names = Names::default();
+    let read = world.readdir(directory, opened.handle, 0, false, &mut names);
+    read.await.unwrap();
+    world.releasedir(directory, opened.handle).await.unwrap();
+    (opened.cache_dir, opened.keep_cache)
+}
+
+#[tokio::test]
+async fn the_kernel_keeps_a_listing_until_the_directory_changes() {
+    let world = world().await;
+    let dir = world.mkdir(&ALICE, ROOT, b"d", 0o755, 0).await.unwrap();
+    let dir = dir.stat.ino.0;
+    for directory in [ROOT, dir] {
+        assert_eq!(kept(&world, directory).await, (true, false), "never read");
+        assert_eq!(kept(&world, directory).await, (true, true));
+    }
+    let (file, handle) = world.make("a").await;
+    world.close((file, handle)).await;
+    assert_eq!(kept(&world, ROOT).await, (true, false), "a new name");
+    assert_eq!(kept(&world, dir).await, (true, true), "another directory");
+    world.link(&ALICE, file, dir, b"b").await.unwrap();
+    assert_eq!(kept(&world, dir).await, (true, false), "a link");
+    world.unlink(&ALICE, dir, b"b").await.unwrap();
+    assert_eq!(kept(&world, dir).await, (true, false), "a removal");
+    let top = world.mkdir(&ALICE, ROOT, b"e", 0o755, 0).await.unwrap();
+    let moved = world.rename(&ALICE, ROOT, b"d", top.stat.ino.0, b"d", 0);
+    moved.await.unwrap();
+    assert_eq!(kept(&world, dir).await, (true, false), "another parent");
+    assert_eq!(kept(&world, dir).await, (true, true));
+}
+
+#[tokio::test]
+async fn a_listing_is_read_again_when_its_entries_expire() {
+    let world = world().await;
+    kept(&world, ROOT).await;
+    assert_eq!(kept(&world, ROOT).await, (true, true));
+    world.advance(61_000_000_000);
+    assert_eq!(kept(&world, ROOT).await, (true, false));
+    assert_eq!(kept(&world, ROOT).await, (true, true));
+}
+
+#[tokio::test]
+async fn a_follower_lets_the_kernel_keep_no_listing() {
+    let world = world().await;
+    let follower = world.mounted_as(FsConfig {
+        read_only: true,
+        ..FsConfig::default()
+    });
+    for _ in 0..2 {
+        assert_eq!(kept(&follower, ROOT).await, (false, false));
+    }
+}
+
+#[tokio::test]
+async fn a_reader_of_the_kernels_copy_goes_on_at_the_same_name_after_changes() {
+    let world = world().await;
+    for name in ["a", "b", "c", "d"] {
+        world.save(name, "x").await;
+    }
+    let mut copy = Names {
+        room: Some(4),
+        ..Names::default()
+    };
+    let first = world.opendir(&ALICE, ROOT).await.unwrap().handle;
+    let read = world.readdir(ROOT, first, 0, false, &mut copy);
+    read.await.unwrap();
+    // `.`, `..`, `a` and `b` were read.
+    let place = copy.next_offset;
+    let mut rest = Names::default();
+    let read = world.readdir(ROOT, first, place, false, &mut rest);
+    read.await.unwrap();
+    let of_copy = world.opendir(&ALICE, ROOT).await.unwrap();
+    assert!(of_copy.keep_cache);
+    world.unlink(&ALICE, ROOT, b"a").await.unwrap();
+    world.save("0", "x").await;
+    world.save("00", "x").await;
+    kept(&world, ROOT).await;
+    let mut after = Names::default();
+    let read = world.readdir(ROOT, of_copy.handle, place, false, &mut after);
+    read.await.unwrap();
+    assert_eq!(after.names, rest.names);
+    assert_eq!(after.names.len(), 2);
+    let mut again = Names::default();
+    let read = world.readdir(ROOT, of_copy.handle, 0, false, &mut again);
+    read.await.unwrap();
+    let names = again.names.iter().skip(2).map(|(name, _)| name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["0", "00", "b", "c", "d"]);
 }
