@@ -21,7 +21,8 @@ pub(crate) use journal::{Journal, JournalError, JournalToken, Recovered};
 #[cfg(test)]
 pub(crate) use memory::MemoryStore;
 pub(crate) use slate::{
-    BadObject, Inspection, LastWriterState, Reason, SlateConfig, SlateFollower, SlateStore, inspect,
+    BadObject, Inspection, LastWriterState, Reason, SlateConfig, SlateFollower, SlateStore,
+    TableDisk, inspect,
 };
 
 use async_trait::async_trait;

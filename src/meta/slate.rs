@@ -10,6 +10,7 @@ use self::connect::{OpenWatch, connect};
 use self::reason::FailureReason;
 use self::row_layout::{FirstByteSegments, RowMerge};
 use self::status::{EngineStatus, classify, lost_race};
+use self::window_files::WindowFiles;
 use super::group_flush::FlushCoordinator;
 use super::{
     Batch, Change, Commit, MergeFn, MetaError, MetaRead, MetaState, MetaStore, ReplacedObjects,
@@ -39,11 +40,14 @@ mod status;
 mod tables;
 mod verified;
 mod wal;
+mod window;
+mod window_files;
 
 pub(crate) use config::SlateConfig;
 pub(crate) use follow::SlateFollower;
 pub(crate) use inspect::{BadObject, Inspection, LastWriterState, inspect};
 pub(crate) use reason::Reason;
+pub(crate) use window_files::TableDisk;
 
 /// The time limit of the engine's shutdown; a task in the pause before a retry ends after up to two seconds.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
@@ -98,7 +102,11 @@ impl SlateStore {
         config: &SlateConfig,
         settings: Settings,
     ) -> Result<Self, MetaError> {
-        let watch = OpenWatch::new(config);
+        let mut watch = OpenWatch::new(config);
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        if let (Some(place), false) = (config.tables.clone(), config.local) {
+            watch.tables = WindowFiles::open(place, tasks.clone()).await;
+        }
         let (place, object_store) = connect(object_store, path, config, &watch).await?;
         let building = Db::builder(place.clone(), Arc::clone(&object_store))
             .with_settings(settings)
@@ -118,7 +126,6 @@ impl SlateStore {
         watch.opened.set();
         watch.wal.replayed();
         let status = EngineStatus::new(db.subscribe(), config);
-        let tasks = Tasks::new(tokio::runtime::Handle::current());
         let (local, deadline) = (config.local, OPEN_DEADLINE);
         let rewriter = rewrite::Rewriter::new(place, object_store, local, status.clone(), deadline);
         Ok(Self {

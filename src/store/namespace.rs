@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::backend::{Backend, LaneFailure};
 use crate::env::Env;
-use crate::meta::{Journal, MetaStore, Reason, SlateConfig, SlateStore};
+use crate::meta::{Journal, MetaStore, Reason, SlateConfig, SlateStore, TableDisk};
 use crate::store::commit::Committer;
 use crate::store::core::Core;
 use crate::store::data::DataStore;
@@ -101,6 +101,10 @@ impl Namespace {
             block_cache_bytes: shares.index_blocks,
             meta_cache_bytes: shares.index_tables,
             unflushed_bytes: shares.index_rows as usize,
+            tables: Some(TableDisk {
+                dir: dir.join("tables"),
+                bytes: config.table_bytes(),
+            }),
             collect_after: config.grace,
             reason: Some(why_not(&backend)),
             ..SlateConfig::new(merge::merge)

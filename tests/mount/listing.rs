@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::mount::{PROGRAM, TestMount};
 use crate::support::place::Place;
+use crate::support::proxy::{Proxy, Request, summary};
+use crate::support::s3::{BUCKET, S3Server};
 
 /// Directories of the listed tree, beside the root.
 const DIRECTORIES: usize = 20;
@@ -157,6 +160,92 @@ fn an_open_directory_is_read_as_posix_says_beside_the_copy_of_the_kernel() {
     mount.sh("test \"$(ls -ai r/q | awk '$2 == \"..\" {print $1}')\" = \"$(stat -c %i r)\"");
     mount.sh("python3 -c 'import os,sys; e=[x for x in os.scandir(\"r\")]; assert [x.name for x in e]==[\"q\"]'");
 }
+
+/// Requests for tables of the index.
+fn of_tables(requests: &[Request]) -> usize {
+    let of_table =
+        |request: &&Request| request.method == "GET" && request.target.contains("/meta/compacted/");
+    requests.iter().filter(of_table).count()
+}
+
+/// The files of the index's tables in a cache directory.
+fn table_files(cache: &Path) -> Vec<PathBuf> {
+    let namespaces = fs::read_dir(cache).unwrap();
+    let tables = namespaces.map(|entry| entry.unwrap().path().join("tables"));
+    tables
+        .filter_map(|tables| fs::read_dir(tables).ok())
+        .flatten()
+        .map(|file| file.unwrap().path())
+        .collect()
+}
+
+#[test]
+fn a_listing_after_a_remount_fetches_no_table_of_the_index_unless_its_file_is_damaged() {
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let proxy = Proxy::start(server.address(), Duration::ZERO);
+    let place = Place::s3(&format!("{BUCKET}/listing"), &proxy.endpoint());
+    let mut mount = TestMount::start(&place, &[]);
+    plant(&mount);
+    // So many objects of the engine's log make it write tables.
+    let program = mount.path("../fsyncs.py");
+    fs::write(&program, FSYNCS).unwrap();
+    mount.sh(&format!("python3 {}", program.display()));
+    let listing = "ls -lR --time-style=full-iso .";
+    let before = mount.sh(listing);
+    // Requests for tables from the start of a mount to the end of its first listing, and those of the listing.
+    let listed = |mount: &mut TestMount| {
+        let start = proxy.mark();
+        mount.mount();
+        let mounted = proxy.mark();
+        assert_eq!(mount.sh(listing), before);
+        println!("{}", summary(&proxy.since(start)));
+        (
+            of_tables(&proxy.since(start)),
+            of_tables(&proxy.since(mounted)),
+        )
+    };
+    mount.umount();
+    fs::remove_dir_all(mount.cache()).unwrap();
+    let (cold, _) = listed(&mut mount);
+    mount.umount();
+    let (kept, of_listing) = listed(&mut mount);
+    assert_eq!(of_listing, 0, "the cache has the tables");
+    assert!(kept < cold, "{kept} with the cache, {cold} without it");
+
+    mount.umount();
+    let files = table_files(&mount.cache());
+    assert!(!files.is_empty());
+    for file in &files {
+        let mut bytes = fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(file, bytes).unwrap();
+    }
+    let (damaged, _) = listed(&mut mount);
+    assert!(
+        damaged > kept,
+        "{damaged} with damaged files, {kept} with intact ones"
+    );
+    mount.umount();
+    let (again, of_listing) = listed(&mut mount);
+    assert!(
+        of_listing == 0 && again < damaged,
+        "the files are written again"
+    );
+}
+
+/// Makes files, each durable by itself.
+const FSYNCS: &str = r#"
+import os
+os.mkdir("synced")
+for number in range(300):
+    file = os.open("synced/%d" % number, os.O_CREAT | os.O_WRONLY)
+    os.write(file, b"x")
+    os.fsync(file)
+    os.close(file)
+"#;
 
 /// Reads a directory by telldir(3), seekdir(3) and rewinddir(3), twice: the second time from the kernel's copy.
 const WALK: &str = r#"

@@ -1,6 +1,7 @@
 //! The configuration of an index, and the settings of the engine that follow from it.
 
 use super::reason::Reason;
+use super::window_files::TableDisk;
 use crate::meta::MergeFn;
 use crate::sync::Arc;
 use slatedb::Settings;
@@ -40,6 +41,8 @@ pub(crate) struct SlateConfig {
     pub(crate) merge: MergeFn,
     /// The object store is a local directory, which has no conditional overwrite.
     pub(crate) local: bool,
+    /// Where windows of tables are kept on disk; `None` keeps them in memory only. Not used for a local object store.
+    pub(crate) tables: Option<TableDisk>,
     /// The limit of cached blocks of rows, in bytes.
     pub(crate) block_cache_bytes: u64,
     /// The limit of cached table indexes and filters, in bytes; they take about 2 MB per million rows.
@@ -61,6 +64,7 @@ impl SlateConfig {
         Self {
             merge,
             local: false,
+            tables: None,
             block_cache_bytes: 64 << 20,
             meta_cache_bytes: 32 << 20,
             unflushed_bytes: 64 << 20,

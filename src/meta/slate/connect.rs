@@ -6,6 +6,7 @@ use super::read_window::ReadWindow;
 use super::reason::FailureReason;
 use super::verified::{OpenedFlag, VerifiedStore};
 use super::wal::{Wal, WalStore};
+use super::window_files::WindowFiles;
 use crate::meta::MetaError;
 use crate::meta::error::chain;
 use crate::sync::Arc;
@@ -21,6 +22,8 @@ const FIRST_CONTACT: Duration = Duration::from_secs(10);
 pub(super) struct OpenWatch {
     pub(super) opened: OpenedFlag,
     pub(super) wal: Arc<Wal>,
+    /// Where tables are kept on disk; an inspection reads those of the bucket.
+    pub(super) tables: Option<WindowFiles>,
 }
 
 impl OpenWatch {
@@ -28,6 +31,7 @@ impl OpenWatch {
         Self {
             opened: OpenedFlag::default(),
             wal: Wal::new(config.local),
+            tables: None,
         }
     }
 }
@@ -49,7 +53,7 @@ pub(super) async fn connect(
     let checked: Arc<dyn ObjectStore> = Arc::new(Checksummed::new(marked));
     let windowed = match config.local {
         true => checked,
-        false => Arc::new(ReadWindow::new(checked)),
+        false => Arc::new(ReadWindow::over(checked, watch.tables.clone())),
     };
     let watched = WalStore::new(windowed, Arc::clone(&watch.wal));
     Ok((place, Arc::new(watched)))

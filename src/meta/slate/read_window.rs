@@ -4,6 +4,8 @@
 //! next row of an inode. So a miss fetches a whole window of the table, and the next misses find it here.
 //! Invariant: tables never change, so a window is right for as long as it is kept; at most [`WINDOWS`] are.
 
+use super::window::{TableWindow, WINDOW, WindowKey};
+use super::window_files::WindowFiles;
 use crate::sync::{Arc, Mutex, lock};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -15,45 +17,36 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result,
 };
-use slatedb::object_store_tag::ObjectStoreCallTag;
+use slatedb::object_store_tag::{ObjectStoreCallTag, TableStoreKind};
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use tokio::sync::OnceCell;
 
-/// The size of a window, in bytes.
-const WINDOW: u64 = 256 * 1024;
+/// The longest range of a scan that is read by windows, in bytes.
+const SCAN_MAX: u64 = 8 << 20;
 
 /// The number of windows that are kept: 8 MiB.
 const WINDOWS: usize = 32;
 
-/// A window: the path of the table, and the number of the window.
-type WindowKey = (Path, u64);
-
 /// A window that is read, or being read for all its waiting readers.
 type WindowCell = Arc<OnceCell<TableWindow>>;
-
-/// The bytes of a window, and the metadata of the table.
-#[derive(Debug)]
-struct TableWindow {
-    bytes: Bytes,
-    table: ObjectMeta,
-    attributes: Attributes,
-}
 
 /// A store whose tables are read in windows; all other requests are passed through.
 pub(super) struct ReadWindow {
     inner: Arc<dyn ObjectStore>,
     /// The most recently used windows, newest last.
     windows: Mutex<VecDeque<(WindowKey, WindowCell)>>,
+    files: Option<WindowFiles>,
 }
 
 impl ReadWindow {
-    /// Wraps `inner`.
-    pub(super) fn new(inner: Arc<dyn ObjectStore>) -> Self {
+    /// Wraps `inner`; windows are also kept in `files`.
+    pub(super) fn over(inner: Arc<dyn ObjectStore>, files: Option<WindowFiles>) -> Self {
         Self {
             inner,
             windows: Mutex::default(),
+            files,
         }
     }
 
@@ -74,9 +67,100 @@ impl ReadWindow {
     /// Drops the windows of a table.
     fn forget(&self, at: &Path) {
         lock(&self.windows).retain(|((known, _), _)| known != at);
+        if let Some(files) = &self.files {
+            files.forget(at);
+        }
     }
 
     async fn fetch(&self, at: &Path, index: u64) -> Result<TableWindow> {
+        let Some(files) = &self.files else {
+            return self.request(at, index).await;
+        };
+        let key = (at.clone(), index);
+        if let Some(window) = files.load(&key).await {
+            return Ok(window);
+        }
+        let window = self.request(at, index).await?;
+        files.store_all(window.table.size, [(key, window.bytes.clone())].into_iter());
+        Ok(window)
+    }
+
+    /// Keeps a table that was written, which the next mount reads.
+    fn keep(&self, at: &Path, payload: &PutPayload) {
+        let Some(files) = self.files.as_ref().filter(|_| is_table(at)) else {
+            return;
+        };
+        let (at, table_len) = (at.clone(), payload.content_length() as u64);
+        let mut chunks: VecDeque<Bytes> = payload.iter().cloned().collect();
+        let mut number = 0..;
+        // One window at a time, because a table may have 64 MiB.
+        let windows = std::iter::from_fn(move || {
+            let mut window = BytesMut::with_capacity(WINDOW as usize);
+            while window.len() < WINDOW as usize {
+                let Some(mut chunk) = chunks.pop_front() else {
+                    break;
+                };
+                let taken = chunk.len().min(WINDOW as usize - window.len());
+                window.extend_from_slice(&chunk.split_to(taken));
+                if !chunk.is_empty() {
+                    chunks.push_front(chunk);
+                }
+            }
+            let key = (at.clone(), number.next()?);
+            (!window.is_empty()).then(|| (key, window.freeze()))
+        });
+        files.store_all(table_len, windows);
+    }
+
+    /// Reads the range of a scan from the disk; if a part is not there, all of its windows by one request.
+    async fn read_long(
+        &self,
+        files: &WindowFiles,
+        at: &Path,
+        range: Range<u64>,
+        options: GetOptions,
+    ) -> Result<GetResult> {
+        let (first, last) = (range.start / WINDOW, (range.end - 1) / WINDOW);
+        let keys: Vec<_> = (first..=last).map(|index| (at.clone(), index)).collect();
+        let kept = futures::future::join_all(keys.iter().map(|key| files.load(key))).await;
+        let windows: Vec<_> = kept.into_iter().map_while(|window| window).collect();
+        // A range may go beyond the end of its table.
+        let end = (last + 1) * WINDOW;
+        let reach = windows
+            .last()
+            .map_or(0, |window| window.table.size.min(end));
+        if reach.div_ceil(WINDOW) == first + windows.len() as u64
+            && let Some(found) = joined(&windows, first, &range)
+        {
+            return Ok(found);
+        }
+        let aligned = first * WINDOW..(last + 1) * WINDOW;
+        let whole = GetOptions {
+            range: Some(GetRange::Bounded(aligned)),
+            ..options.clone()
+        };
+        let got = self.inner.get_opts(at, whole).await?;
+        let (table, attributes) = (got.meta.clone(), got.attributes.clone());
+        let bytes = got.bytes().await?;
+        let window = |index: u64| {
+            let from = ((index - first) * WINDOW).min(bytes.len() as u64) as usize;
+            let to = bytes.len().min(from + WINDOW as usize);
+            TableWindow {
+                bytes: bytes.slice(from..to),
+                table: table.clone(),
+                attributes: attributes.clone(),
+            }
+        };
+        let windows: Vec<_> = (first..=last).map(window).collect();
+        let bytes: Vec<_> = windows.iter().map(|window| window.bytes.clone()).collect();
+        files.store_all(table.size, keys.into_iter().zip(bytes));
+        match joined(&windows, first, &range) {
+            Some(found) => Ok(found),
+            None => self.inner.get_opts(at, options).await,
+        }
+    }
+
+    async fn request(&self, at: &Path, index: u64) -> Result<TableWindow> {
         let start = index * WINDOW;
         let options = GetOptions {
             range: Some(GetRange::Bounded(start..start + WINDOW)),
@@ -107,15 +191,7 @@ impl ReadWindow {
             // Copied, so that bytes that the engine keeps do not keep the whole window allocated.
             all.extend_from_slice(part);
         }
-        Ok(said.map(|(meta, attributes)| GetResult {
-            payload: GetResultPayload::Stream(
-                futures::stream::once(std::future::ready(Ok(all.freeze()))).boxed(),
-            ),
-            meta,
-            range,
-            attributes,
-            extensions: object_store::Extensions::default(),
-        }))
+        Ok(said.map(|(meta, attributes)| result(meta, attributes, range, all.freeze())))
     }
 }
 
@@ -124,7 +200,43 @@ fn retried(options: &GetOptions) -> bool {
     ObjectStoreCallTag::from_extensions(&options.extensions).is_some_and(|tag| tag.retry.is_some())
 }
 
-/// The range of a request, if it is a small range of a table without conditions.
+/// Tells whether a compaction reads: its tables are deleted soon.
+fn is_of_compaction(options: &GetOptions) -> bool {
+    ObjectStoreCallTag::from_extensions(&options.extensions)
+        .is_some_and(|tag| tag.kind == TableStoreKind::Compactor)
+}
+
+/// The bytes of `range`, as far as the table has them, from `windows`, of which the first has the number `first`; `None` if it has none.
+fn joined(windows: &[TableWindow], first: u64, range: &Range<u64>) -> Option<GetResult> {
+    let mut all = BytesMut::with_capacity((range.end - range.start) as usize);
+    for (index, window) in (first..).zip(windows) {
+        let from = range.start.saturating_sub(index * WINDOW) as usize;
+        let to = (range.end - index * WINDOW).min(window.bytes.len() as u64) as usize;
+        all.extend_from_slice(window.bytes.get(from..to).unwrap_or_default());
+    }
+    let one = windows.first().filter(|_| !all.is_empty())?;
+    let range = range.start..range.start + all.len() as u64;
+    let (meta, attributes) = (one.table.clone(), one.attributes.clone());
+    Some(result(meta, attributes, range, all.freeze()))
+}
+
+/// The answer to a request for `range` of a table.
+fn result(meta: ObjectMeta, attributes: Attributes, range: Range<u64>, bytes: Bytes) -> GetResult {
+    let body = futures::stream::once(std::future::ready(Ok(bytes)));
+    GetResult {
+        payload: GetResultPayload::Stream(body.boxed()),
+        meta,
+        range,
+        attributes,
+        extensions: object_store::Extensions::default(),
+    }
+}
+
+fn is_table(at: &Path) -> bool {
+    at.as_ref().contains("/compacted/")
+}
+
+/// The range of a request, if it is a range of a table without conditions.
 fn wanted(at: &Path, options: &GetOptions) -> Option<Range<u64>> {
     let Some(GetRange::Bounded(range)) = &options.range else {
         return None;
@@ -135,9 +247,7 @@ fn wanted(at: &Path, options: &GetOptions) -> Option<Range<u64>> {
         && options.if_none_match.is_none()
         && options.if_modified_since.is_none()
         && options.if_unmodified_since.is_none();
-    let table = at.as_ref().contains("/compacted/");
-    let small = range.start < range.end && range.end - range.start < WINDOW;
-    (plain && table && small).then(|| range.clone())
+    (plain && is_table(at) && range.start < range.end).then(|| range.clone())
 }
 
 impl fmt::Debug for ReadWindow {
@@ -155,7 +265,9 @@ impl fmt::Display for ReadWindow {
 #[async_trait]
 impl ObjectStore for ReadWindow {
     async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(at, payload, o).await
+        let put = self.inner.put_opts(at, payload.clone(), o).await?;
+        self.keep(at, &payload);
+        Ok(put)
     }
 
     async fn put_multipart_opts(
@@ -170,10 +282,19 @@ impl ObjectStore for ReadWindow {
         if retried(&options) {
             self.forget(at);
         }
-        if let Some(range) = wanted(at, &options)
-            && let Some(found) = self.read(at, range).await?
-        {
-            return Ok(found);
+        let range = wanted(at, &options);
+        match (range, &self.files) {
+            (Some(range), _) if range.end - range.start < WINDOW => {
+                if let Some(found) = self.read(at, range).await? {
+                    return Ok(found);
+                }
+            }
+            (Some(range), Some(files))
+                if range.end - range.start <= SCAN_MAX && !is_of_compaction(&options) =>
+            {
+                return self.read_long(files, at, range, options).await;
+            }
+            _ => {}
         }
         self.inner.get_opts(at, options).await
     }
@@ -182,7 +303,15 @@ impl ObjectStore for ReadWindow {
         &self,
         at: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(at)
+        let files = self.files.clone();
+        self.inner
+            .delete_stream(at)
+            .inspect(move |deleted| {
+                if let (Some(files), Ok(at)) = (&files, deleted) {
+                    files.forget(at);
+                }
+            })
+            .boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -220,7 +349,7 @@ mod tests {
         );
         let table: Vec<u8> = (0..2 * WINDOW + 1000).map(|n| (n / 7) as u8).collect();
         store.put(&at, table.clone().into()).await.unwrap();
-        let around = ReadWindow::new(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        let around = ReadWindow::over(Arc::clone(&store) as Arc<dyn ObjectStore>, None);
         for (from, to) in [
             (0, 1),
             (10, 16_000),
@@ -243,7 +372,7 @@ mod tests {
         );
         let len = (WINDOWS as u64 + 2) * WINDOW;
         store.put(&at, vec![1; len as usize].into()).await.unwrap();
-        let around = ReadWindow::new(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        let around = ReadWindow::over(Arc::clone(&store) as Arc<dyn ObjectStore>, None);
         around.get_range(&at, 0..100).await.unwrap();
         // What is in a window needs the store no more.
         store.delete(&at).await.unwrap();
@@ -259,3 +388,7 @@ mod tests {
         assert!(around.get_range(&at, 0..100).await.is_err());
     }
 }
+
+#[cfg(test)]
+#[path = "read_window_disk_tests.rs"]
+mod disk_tests;

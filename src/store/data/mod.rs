@@ -80,7 +80,7 @@ impl DataStore {
             disk_bytes: if backend.is_local() {
                 0
             } else {
-                config.cache_bytes
+                config.cache_bytes - config.table_bytes()
             },
             dir: Some(dir.join("blocks")),
         };

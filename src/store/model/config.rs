@@ -28,7 +28,7 @@ pub struct Owner {
 pub struct NamespaceConfig {
     /// Directory for the journal, staging files and cached blocks. Each namespace has a subdirectory, named by its uuid.
     pub cache_dir: PathBuf,
-    /// Size of the block cache on disk, bytes.
+    /// Size of the caches of blocks and of the index's tables on disk, bytes.
     pub cache_bytes: u64,
     /// Memory for everything that grows with the work, at least [`MEMORY_MIN`](crate::store::MEMORY_MIN) bytes for a mount: caches,
     /// requests, and what is not uploaded. Inodes that the kernel references come beside it.
@@ -48,6 +48,13 @@ pub struct NamespaceConfig {
     pub grace: Duration,
     /// When the log begins again with a list of all rows.
     pub checkpoints: CheckpointLimits,
+}
+
+impl NamespaceConfig {
+    /// The part of the cache on disk that is for the index's tables, bytes.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        (self.cache_bytes / 16).min(512 << 20)
+    }
 }
 
 /// When a checkpoint of the log is made, and in which steps.
