@@ -175,10 +175,12 @@ impl WindowDisk {
                 lock(&self.index).promote(name);
                 return Some(window);
             }
-            Ok(None) => tracing::warn!(name, "deleted a damaged file of the index's tables"),
+            Ok(None) => {
+                tracing::warn!(name, "deleted a damaged file of the index's tables");
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(name, %error, "a file of the index's tables is unreadable")
+                tracing::warn!(name, %error, "a file of the index's tables is unreadable");
             }
         }
         self.remove(name);
