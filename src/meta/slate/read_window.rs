@@ -308,7 +308,7 @@ impl ObjectStore for ReadWindow {
             .delete_stream(at)
             .inspect(move |deleted| {
                 if let (Some(files), Ok(at)) = (&files, deleted) {
-                    files.forget(at);
+                    files.deleted(at);
                 }
             })
             .boxed()

@@ -151,8 +151,13 @@ async fn the_windows_of_a_deleted_table_are_deleted() {
     let bench = Bench::new(1 << 30).await;
     bench.read(0).await.unwrap();
     assert_eq!(bench.files().len(), 1);
-    let (store, _tasks) = bench.mount().await;
+    let (store, tasks) = bench.mount().await;
     store.delete(&bench.at).await.unwrap();
+    assert_eq!(bench.files().len(), 0);
+    // A read that was under way gets its answer after the deletion.
+    bench.put().await;
+    store.get_range(&bench.at, 5..9).await.unwrap();
+    tasks.join().await;
     assert_eq!(bench.files().len(), 0);
 }
 

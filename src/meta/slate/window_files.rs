@@ -58,7 +58,12 @@ struct WindowIndex {
     /// The least recently used first.
     order: VecDeque<String>,
     bytes: u64,
+    /// The tables that were deleted last: a read that was under way then may write a window later.
+    deleted: VecDeque<String>,
 }
+
+/// How many deleted tables are remembered.
+const DELETED_MAX: usize = 1024;
 
 impl WindowFiles {
     /// Opens the directory of `place`, creates it for this user alone if it is missing, and deletes the oldest files beyond the limit.
@@ -112,6 +117,14 @@ impl WindowFiles {
             }
         };
         drop(self.tasks.blocking("table-files", write));
+    }
+
+    /// Deletes the windows of a table that the bucket does not have any more, and keeps none that a read under way gets.
+    pub(super) fn deleted(&self, at: &Path) {
+        if let Some(table) = at.filename() {
+            lock(&self.disk.index).note_deleted(table);
+        }
+        self.forget(at);
     }
 
     /// Deletes the windows of a table.
@@ -222,8 +235,8 @@ impl WindowDisk {
         };
         let written = write();
         match written {
-            Ok(()) => lock(&self.index).add(name.to_owned(), size),
-            Err(_) => drop(std::fs::remove_file(&path)),
+            Ok(()) if lock(&self.index).add_of(at, name, size) => {}
+            Ok(()) | Err(_) => drop(std::fs::remove_file(&path)),
         }
         written
     }
@@ -276,6 +289,24 @@ impl WindowDisk {
 }
 
 impl WindowIndex {
+    fn note_deleted(&mut self, table: &str) {
+        if self.deleted.len() >= DELETED_MAX {
+            self.deleted.pop_front();
+        }
+        self.deleted.push_back(table.to_owned());
+    }
+
+    /// Adds a file of a table; returns `false` if the table was deleted meanwhile.
+    fn add_of(&mut self, table: &Path, name: &str, size: u64) -> bool {
+        let is_deleted = table
+            .filename()
+            .is_some_and(|table| self.deleted.iter().any(|deleted| deleted == table));
+        if !is_deleted {
+            self.add(name.to_owned(), size);
+        }
+        !is_deleted
+    }
+
     fn add(&mut self, name: String, size: u64) {
         self.remove(&name);
         self.bytes += size;
