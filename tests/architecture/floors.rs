@@ -42,6 +42,7 @@ const TOGETHER: [&str; 2] = ["namespace.rs", "follower.rs"];
 const FOREIGN_METHODS: &[&str] = &[
     "all",
     "ancestors",
+    "as_ref",
     "bytes",
     "changed",
     "clone",
