@@ -35,11 +35,11 @@ impl MemoryShares {
             index_tables: 3 * part,
             index_rows: 4 * part,
         };
-        let blocks = memory - shares.sum();
+        let blocks = memory - shares.sum_of_shares();
         Self { blocks, ..shares }
     }
 
-    fn sum(&self) -> u64 {
+    fn sum_of_shares(&self) -> u64 {
         self.blocks
             + self.read_ahead
             + self.unsaved
@@ -58,7 +58,7 @@ mod tests {
     fn the_shares_are_the_whole_and_one_segment_fits_into_the_smallest() {
         for memory in [MEMORY_MIN, (256 << 20) + 17, 3 << 30] {
             let shares = MemoryShares::of(memory);
-            assert_eq!(shares.sum(), memory);
+            assert_eq!(shares.sum_of_shares(), memory);
             assert!(shares.uploads >= 8 << 20 && shares.index_rows >= 4 << 20);
             assert!(shares.blocks >= memory / 4);
         }
