@@ -111,7 +111,8 @@ impl Forgetter {
             .put_range(&mut txn.rows, RowKey::scanned(key)?, &trimmed);
         let queued = self
             .commit
-            .enqueue_if(txn, || self.is_free(cid, watch) && watch.claim())?;
+            .enqueue_if(txn, || self.is_free(cid, watch) && watch.claim())
+            .inspect_err(|_| in_flight.failed())?;
         if queued.is_none() && stored > 0 {
             // No row shows the copy; the next mount's search for uncited segments deletes it if this does not.
             in_flight.failed();

@@ -88,7 +88,8 @@ impl Gc {
             }
         };
         let count = old.len();
-        if self.record_relocations(old)? {
+        let recorded = self.record_relocations(old);
+        if recorded.inspect_err(|_| in_flight.failed())? {
             self.copied.fetch_add(copied, Ordering::Relaxed);
         } else if let Err(error) = self.core.backend.delete(&new.key()).await {
             // No row references the new segment. If this delete fails, the next writer's sweep for uncited segments

@@ -97,6 +97,13 @@ impl Gc {
             return Ok(0);
         }
         self.data.inline_backlog.begin();
+        let moved = self.move_marked().await;
+        // What a failed pass leaves is moved by a later one.
+        moved.inspect_err(|_| self.data.inline_backlog.add(0))
+    }
+
+    /// Moves the inline bytes of all marked lineages that are not in use.
+    async fn move_marked(&self) -> Result<usize, StoreError> {
         let (from, end) = (InlineTable::all(), keys::after(&InlineTable::PREFIX));
         let marks = self.core.index.scan(from, end, usize::MAX).await?;
         let (mut done, mut chosen, mut bytes) = (0, Vec::new(), 0);
@@ -192,7 +199,8 @@ impl Gc {
         }
         let (mut done, mut cited) = (0, BTreeMap::new());
         for lineage in &lineages {
-            match self.rewrite_inline(lineage, &moved, &mut cited)? {
+            let rewritten = self.rewrite_inline(lineage, &moved, &mut cited);
+            match rewritten.inspect_err(|_| in_flight.failed())? {
                 true => done += 1,
                 false => self.data.inline_backlog.add(0),
             }
