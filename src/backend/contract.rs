@@ -120,6 +120,13 @@ async fn a_deleted_object_is_gone(at: &Backend) {
     at.delete("k").await.unwrap();
     at.delete("never/was").await.unwrap();
     at.put_new("k", bytes("two")).await.unwrap();
+    at.put("many/1", bytes("one")).await.unwrap();
+    let many = ["k", "never/was", "many/1"].map(str::to_owned);
+    at.delete_many(&many).await.unwrap();
+    for key in &many {
+        assert!(at.get(key).await.is_err(), "{key}");
+    }
+    at.delete_many(&[]).await.unwrap();
 }
 
 async fn listings_are_sorted_and_whole(at: &Backend) {

@@ -350,6 +350,40 @@ impl Backend {
     }
 }
 
+/// The number of objects that one request deletes at most: the limit of S3.
+const DELETED_AT_ONCE: usize = 1000;
+
+impl Backend {
+    /// Deletes objects, a thousand by one request where the store can. Succeeds for those that do not exist.
+    ///
+    /// # Errors
+    /// `Denied`, `Unavailable`; some of the objects may be deleted.
+    pub async fn delete_many(&self, keys: &[String]) -> Result<(), BackendError> {
+        for keys in keys.chunks(DELETED_AT_ONCE) {
+            self.timed(&keys[0], self.delete_chunk(keys)).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_chunk(&self, keys: &[String]) -> Result<(), BackendError> {
+        let paths: Vec<_> = keys
+            .iter()
+            .map(|key| self.path(key))
+            .collect::<Result<_, _>>()?;
+        let mut answers = self
+            .store
+            .delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
+        while let Some(answer) = answers.next().await {
+            let Err(error) = answer else { continue };
+            match self.absence(&keys[0], &error).await {
+                BackendError::NotFound { .. } => {}
+                error => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The object under a key, compared with the bytes that were to be written there.
 enum ReadBack {
     /// It has these bytes.

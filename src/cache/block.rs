@@ -159,14 +159,13 @@ impl BlockCache {
     /// Removes the blocks of all objects but those that `is_kept` names, from memory and disk. A [`Block`] that a caller holds stays
     /// valid.
     pub(crate) fn keep_only(&self, is_kept: impl Fn((u64, u64)) -> bool) {
-        let mut keys = self.memory.keys();
-        if let Some(disk) = &self.disk {
-            keys.extend(disk.keys());
-        }
-        for key in keys {
+        for key in self.memory.keys() {
             if !is_kept(key.object) {
-                self.forget(key);
+                self.memory.remove(key);
             }
+        }
+        if let Some(disk) = &self.disk {
+            disk.keep_only(is_kept);
         }
     }
 

@@ -7,8 +7,8 @@ use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{ConnectionOptions, StoreUrl};
 use crate::env::SystemEnv;
 use crate::store::{
-    NamespaceInfo, StoreError, check_name, create_namespace, delete_namespace, list_namespaces,
-    parse_setting, set_namespace, show_namespace,
+    DeletionStep, NamespaceInfo, StoreError, check_name, create_namespace, delete_namespace,
+    list_namespaces, parse_setting, set_namespace, show_namespace,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -217,7 +217,7 @@ impl NamespaceJob {
             }
             NamespaceAction::Delete(name) => {
                 let mut progress = DeletionProgress::new();
-                let gone = delete_namespace(&backend, name, |gone, of| progress.tell(gone, of));
+                let gone = delete_namespace(&backend, name, |step| progress.tell(step));
                 let gone = gone.await;
                 progress.end();
                 let gone = gone.map_err(|error| failed(name, &error))?;
@@ -334,13 +334,23 @@ impl DeletionProgress {
         }
     }
 
-    fn tell(&mut self, gone: u64, of: u64) {
+    fn tell(&mut self, step: DeletionStep) {
+        let (gone, of) = match step {
+            DeletionStep::Waiting(time) => {
+                eprintln!(
+                    "waiting {:.0} s until a mount that still has the namespace has noticed that it lost it",
+                    time.as_secs_f64()
+                );
+                return;
+            }
+            DeletionStep::Deleted { gone, of } => (gone, of),
+        };
         if self.terminal {
             let full = (gone * BAR / of.max(1)) as usize;
             let (done, left) = ("#".repeat(full), " ".repeat(BAR as usize - full));
             eprint!("\r[{done}{left}] {gone} of {of} objects");
             self.shown = true;
-        } else if gone.is_multiple_of(LINE_EVERY) {
+        } else if gone.is_multiple_of(LINE_EVERY) || gone == of {
             eprintln!("deleted {gone} of {of} objects");
         }
     }

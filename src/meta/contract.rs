@@ -35,6 +35,7 @@ fn slate_on(bucket: Arc<dyn ObjectStore>, local: Option<TempDir>) -> Place {
     Box::new(move || {
         let (bucket, local) = (Arc::clone(&bucket), Arc::clone(&local));
         let mut config = SlateConfig::new(join);
+        config.polls_kept = Duration::from_secs(2);
         config.local = local.is_some();
         Box::pin(async move {
             let store = SlateStore::open(bucket, "some/where/meta", config).await;

@@ -6,7 +6,7 @@
 //! back. The segment extractor (first key byte), the merge function and zstd must never change for an existing index.
 
 use self::config::OPEN_DEADLINE;
-use self::connect::{OpenWatch, connect};
+use self::connect::{EngineRole, EngineTasks, OpenWatch, connect};
 use self::reason::FailureReason;
 use self::row_layout::{FirstByteSegments, RowMerge};
 use self::status::{EngineStatus, classify, lost_race};
@@ -30,11 +30,15 @@ use tokio::time::timeout;
 mod checksum;
 mod config;
 mod connect;
+mod deletions;
 mod follow;
 mod inspect;
+mod log_probes;
+mod polls;
 mod read_window;
 mod reason;
 mod rewrite;
+mod row_cache;
 mod row_layout;
 mod status;
 mod tables;
@@ -102,8 +106,9 @@ impl SlateStore {
         config: &SlateConfig,
         settings: Settings,
     ) -> Result<Self, MetaError> {
-        let mut watch = OpenWatch::new(config);
         let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let ends = EngineTasks(tasks.clone());
+        let mut watch = OpenWatch::new(config, EngineRole::Writer(tasks.clone()));
         if let (Some(place), false) = (config.tables.clone(), config.local) {
             watch.tables = WindowFiles::open(place, tasks.clone()).await;
         }
@@ -132,7 +137,7 @@ impl SlateStore {
             rewriter,
             epoch: db.manifest().writer_epoch(),
             newest: AtomicU64::new(status.durable().0),
-            tables: tables::TableWriter::keep(&db, watch.wal, tasks),
+            tables: tables::TableWriter::keep(&db, watch.wal, ends),
             merge: config.merge,
             deadline: config.deadline,
             coordinator: coordinator(&db, &status, config.deadline),

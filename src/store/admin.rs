@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::StreamExt;
-
 use crate::backend::Backend;
 use crate::env::Env;
 use crate::meta::{MetaStore, SlateConfig, SlateStore};
@@ -17,12 +15,26 @@ use crate::store::schema::rows::AppliedRow;
 
 /// Maximum length of the name and of the value of a setting, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);
-/// Time for a writer to notice that its namespace is being deleted; a writer checks once per second.
-const FENCED: Duration = Duration::from_millis(2500);
-/// Maximum number of concurrent delete requests.
-const AT_ONCE: usize = 16;
+/// Time for a writer to notice that its namespace is being deleted, in a local directory: a writer checks once per second there.
+const FENCED_LOCAL: Duration = Duration::from_millis(2500);
+/// The number of objects that are deleted between two reports of progress.
+const AT_ONCE: usize = 1000;
 /// Maximum number of sweeps until a listing is empty; requests of a fenced writer may arrive late.
 const SWEEPS_MAX: usize = 10;
+
+/// A step of the deletion of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionStep {
+    /// It waits so long, until a writer that still has the namespace has noticed that it lost it.
+    Waiting(Duration),
+    /// So many objects are deleted, of all that are known.
+    Deleted {
+        /// Number of deleted objects.
+        gone: u64,
+        /// Number of objects in all.
+        of: u64,
+    },
+}
 
 /// The description of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,14 +211,14 @@ pub async fn set_namespace(
 
 /// Deletes a namespace with its history: marks it as deleting, fences its writer, and deletes its objects. Namespaces
 /// nested in it are kept. Returns the number of objects deleted. After a failure, another call completes the deletion.
-/// `progress` receives the number of deleted objects and the total.
+/// `progress` receives each step.
 ///
 /// # Errors
 /// As [`show_namespace`].
 pub async fn delete_namespace(
     backend: &Backend,
     name: &str,
-    mut progress: impl FnMut(u64, u64),
+    mut progress: impl FnMut(DeletionStep),
 ) -> Result<u64, StoreError> {
     let (place, mut identity) = find(backend, name).await?;
     identity.deleting = true;
@@ -221,7 +233,12 @@ pub async fn delete_namespace(
             // An earlier attempt deleted part of the index; it has already fenced the writer.
             Err(error) => tracing::warn!(%error, "cannot open the partly deleted index"),
         }
-        tokio::time::sleep(FENCED).await;
+        let wait = match place.is_local() {
+            true => FENCED_LOCAL,
+            false => SlateConfig::FENCE_NOTICED,
+        };
+        progress(DeletionStep::Waiting(wait));
+        tokio::time::sleep(wait).await;
     }
     let mut gone = 0;
     for _ in 0..SWEEPS_MAX {
@@ -232,14 +249,11 @@ pub async fn delete_namespace(
         if all.is_empty() {
             break;
         }
-        let total = gone + all.len() as u64;
-        let mut deleting = futures::stream::iter(&all)
-            .map(|key| place.delete(key))
-            .buffer_unordered(AT_ONCE);
-        while let Some(deleted) = deleting.next().await {
-            deleted?;
-            gone += 1;
-            progress(gone, total);
+        let of = gone + all.len() as u64;
+        for keys in all.chunks(AT_ONCE) {
+            place.delete_many(keys).await?;
+            gone += keys.len() as u64;
+            progress(DeletionStep::Deleted { gone, of });
         }
     }
     Manifest::remove(&place).await?;
@@ -302,9 +316,9 @@ mod tests {
             BTreeMap::from([("b".to_owned(), "2".to_owned())])
         );
         let mut heard = Vec::new();
-        let gone = delete_namespace(&backend, "team", |gone, of| heard.push((gone, of)));
+        let gone = delete_namespace(&backend, "team", |step| heard.push(step));
         assert_eq!(gone.await.unwrap(), 3);
-        assert_eq!(heard, [(1, 2), (2, 2)]);
+        assert_eq!(heard, [DeletionStep::Deleted { gone: 2, of: 2 }]);
         assert_eq!(all().await, ["other", "probe", "team/eu"]);
         assert!(matches!(
             show_namespace(&backend, "team").await,

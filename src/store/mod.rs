@@ -19,8 +19,8 @@ mod schema;
 mod tree;
 
 pub use admin::{
-    LastWrite, NamespaceInfo, create_namespace, delete_namespace, list_namespaces, parse_setting,
-    set_namespace, show_namespace,
+    DeletionStep, LastWrite, NamespaceInfo, create_namespace, delete_namespace, list_namespaces,
+    parse_setting, set_namespace, show_namespace,
 };
 pub use check::{
     CheckConfig, CheckReport, CheckStep, Finding, Findings, Spill, Subject, check_log,

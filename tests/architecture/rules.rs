@@ -29,6 +29,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("sd_notify", &["cli", "daemon", "main.rs"]),
     ("tracing_subscriber", &["main.rs", "cli", "daemon"]),
     ("object_store", &["backend", "meta/slate"]),
+    ("foyer_memory", &["meta/slate"]),
     ("slatedb", &["meta/slate"]),
     ("base64", &["verbs"]),
     ("regex", &["verbs"]),

@@ -314,3 +314,58 @@ fn a_mount_lists_only_the_end_of_the_log() {
     assert!(lists.iter().all(from_the_end), "{lists:#?}");
     assert_eq!(mount.sh("cat one two three"), "onetwothree");
 }
+
+/// The number of requests that a mount sends while nothing is done in it, in `time`.
+fn idle_requests(proxy: &Proxy, time: Duration) -> Vec<Request> {
+    let mark = proxy.mark();
+    std::thread::sleep(time);
+    proxy.since(mark)
+}
+
+#[test]
+fn an_idle_writer_sends_a_few_requests_a_minute() {
+    let Some(counted) = CountedMount::start() else {
+        return;
+    };
+    counted
+        .mount
+        .sh("mkdir d; for n in $(seq 50); do echo $n > d/f$n; done; echo more >> d/f1; sync d/f1");
+    counted.mount.drain();
+    // Its tables, the collection of its log, and the last checkpoint.
+    std::thread::sleep(Duration::from_secs(20));
+    let seconds = scale(60, 480);
+    let requests = idle_requests(&counted.proxy, Duration::from_secs(seconds));
+    println!("{} in {seconds} s\n{}", requests.len(), summary(&requests));
+    // A tenth of a request a second. A short time also has what the work leaves, and on a busy machine polls that come late, which count as
+    // pauses of the process.
+    let bound = scale(20, 48);
+    assert!(
+        requests.len() as u64 <= bound,
+        "{} requests in {seconds} s, at most {bound}:\n{}",
+        requests.len(),
+        summary(&requests)
+    );
+}
+
+#[test]
+fn an_idle_follower_sends_one_request_a_second() {
+    let Some(mut counted) = CountedMount::start() else {
+        return;
+    };
+    counted.mount.sh("echo one > f; sync f");
+    counted.mount.umount();
+    let place = Place::s3(&format!("{BUCKET}/economy"), &counted.proxy.endpoint());
+    let follower = TestMount::start(&place, &["--read-only"]);
+    follower.sh("cat f");
+    std::thread::sleep(Duration::from_secs(5));
+    let seconds = scale(30, 120);
+    let requests = idle_requests(&counted.proxy, Duration::from_secs(seconds));
+    println!("{} in {seconds} s\n{}", requests.len(), summary(&requests));
+    let bound = seconds * 5 / 4;
+    assert!(
+        (seconds / 2..=bound).contains(&(requests.len() as u64)),
+        "{} requests in {seconds} s, at most {bound}:\n{}",
+        requests.len(),
+        summary(&requests)
+    );
+}

@@ -10,7 +10,7 @@ use crate::support::place::Place;
 use crate::support::proxy::{Proxy, Request, summary};
 use crate::support::random::Random;
 use crate::support::s3::{BUCKET, S3Server};
-use crate::support::scale;
+use crate::support::{scale, tree};
 
 /// The number of requests that read content.
 fn data_gets(requests: &[Request]) -> usize {
@@ -80,4 +80,37 @@ fn a_large_file_is_read_cold_with_a_request_for_each_segment() {
         file.read_exact_at(&mut part, at as u64).unwrap();
         assert!(part == text[at..at + part.len()], "at {at}");
     }
+}
+
+#[test]
+fn the_files_of_a_tree_are_read_cold_with_few_requests() {
+    let Some(server) = S3Server::start() else {
+        return;
+    };
+    let proxy = Proxy::start(server.address(), Duration::from_millis(20));
+    let place = Place::s3(&format!("{BUCKET}/tree"), &proxy.endpoint());
+    let mut mount = TestMount::start(&place, &[]);
+    let source = tempfile::tempdir().unwrap();
+    tree::plant(source.path(), 1500, 40_000, 31);
+    mount.sh(&format!("cp -r {}/. .", source.path().display()));
+    mount.drain();
+    let before = tree::read_tree(&mount.root());
+    let bytes = mount.sh("find . -type f -printf '%s\\n' | awk '{ all += $1 } END { print all }'");
+    let bytes: u64 = bytes.trim().parse().unwrap();
+    mount.remount(Cache::Wiped);
+
+    let mark = proxy.mark();
+    mount.sh("tar cf - . | wc -c");
+    let requests = proxy.since(mark);
+    let gets = data_gets(&requests);
+    println!("{gets} GETs for {bytes} bytes in {} entries", before.len());
+    tree::assert_equal("read cold", &before, &tree::read_tree(&mount.root()));
+    // A segment has 8 MiB, and a block 256 KiB.
+    let segments = bytes.div_ceil(8 << 20) as usize;
+    let most = 3 * segments + 12;
+    assert!(
+        gets <= most,
+        "{gets} GETs, at most {most}\n{}",
+        summary(&requests)
+    );
 }

@@ -156,7 +156,10 @@ fn files_and_trees(place: Place) {
     );
     let then = moment(&asked);
     asked.sh(
-        "sleep 11; cat d/f d/sub/in > /dev/null; echo 'two two' > d/f; chmod 600 d/f; mv d/sub d/moved; rm -r d/gone; ln -sf other d/l
+        "sleep 11; cat d/f d/sub/in > /dev/null; echo 'two two' > d/f
+         # Until the second version exists, the first one takes the new mode: two versions and two links.
+         until [ $(ls d/.versions/@files/f | wc -l) = 4 ]; do sleep 0.05; done
+         chmod 600 d/f; mv d/sub d/moved; rm -r d/gone; ln -sf other d/l
          echo changed > d/h1; rm d/h2; mkdir d/new; echo n > d/new/n; echo n > d/added; mv d/away away; ls -R . > /dev/null",
     );
     // A file, and its undo.

@@ -51,7 +51,7 @@ fn very_many_files_are_mounted_listed_and_traversed() {
     let Some(server) = S3Server::start() else {
         return;
     };
-    let directories = scale(50, 1000);
+    let directories = scale(12, 1000);
     let direct = server.place("scale");
     plant_elsewhere(&direct, directories);
 

@@ -22,7 +22,7 @@ use crate::env::{Env, SeededEnv};
 use crate::fs::{FsConfig, SyncOn};
 
 /// Number of programs of each test.
-const CASES: u64 = 2_500;
+const CASES: u64 = 1_500;
 
 /// Most differences that are printed. Several of them make a common cause easier to see.
 const SHOWN_MAX: usize = 8;

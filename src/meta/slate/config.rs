@@ -1,6 +1,7 @@
 //! The configuration of an index, and the settings of the engine that follow from it.
 
 use super::reason::Reason;
+use super::row_cache::RowCache;
 use super::window_files::TableDisk;
 use crate::meta::MergeFn;
 use crate::sync::Arc;
@@ -9,7 +10,6 @@ use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, CompressionCodec, GarbageCollectorDirectoryOptions,
     GarbageCollectorOptions,
 };
-use slatedb::db_cache::foyer::{FoyerCache, FoyerCacheOptions};
 use slatedb::db_cache::{DbCache, SplitCache};
 use std::time::Duration;
 
@@ -31,6 +31,13 @@ pub(super) const COLLECT_EVERY_MIN: Duration = Duration::from_secs(1);
 /// The upper bound of that interval, which is the engine's default.
 const COLLECT_EVERY_MAX: Duration = Duration::from_secs(300);
 
+/// The time after which an idle index asks whether another writer has taken it.
+const POLLS_KEPT: Duration = Duration::from_secs(60);
+
+/// How often the engine looks for compactions to schedule and to carry out. A rewriting of the index waits for such looks; while nothing
+/// changes they are answered from memory.
+const COMPACT_EVERY: Duration = Duration::from_secs(1);
+
 /// The number of rows from which a table has a filter.
 const FILTER_KEYS_MIN: u32 = 100;
 
@@ -51,6 +58,9 @@ pub(crate) struct SlateConfig {
     pub(crate) unflushed_bytes: usize,
     /// The age at which unreferenced objects are deleted; at most a day, which is the engine's default.
     pub(crate) collect_after: Duration,
+    /// The time after which an idle index asks whether another process has changed it. Not used for a local object store, which is asked
+    /// every second.
+    pub(crate) polls_kept: Duration,
     /// The time limit of a read or a flush.
     pub(crate) deadline: Duration,
     /// Returns why the object store fails, for the error of a call that exceeded its deadline.
@@ -58,6 +68,9 @@ pub(crate) struct SlateConfig {
 }
 
 impl SlateConfig {
+    /// The time in which a writer notices that another one has taken the index: an idle one with a poll, others with their next commit.
+    pub(crate) const FENCE_NOTICED: Duration = Duration::from_secs(62);
+
     /// Creates the default configuration with a merge function.
     #[must_use]
     pub(crate) fn new(merge: MergeFn) -> Self {
@@ -69,6 +82,7 @@ impl SlateConfig {
             meta_cache_bytes: 32 << 20,
             unflushed_bytes: 64 << 20,
             collect_after: COLLECT_AFTER_MAX,
+            polls_kept: POLLS_KEPT,
             deadline: Duration::from_secs(30),
             reason: None,
         }
@@ -88,9 +102,11 @@ impl SlateConfig {
             compression_codec: Some(CompressionCodec::Zstd),
             object_store_max_retries: None,
             compactor_options: Some(CompactorOptions {
+                poll_interval: COMPACT_EVERY,
                 max_concurrent_compactions: 2,
                 enable_trivial_move: true,
                 worker: Some(CompactionWorkerOptions {
+                    compactions_poll_interval: COMPACT_EVERY,
                     max_concurrent_compactions: 2,
                     max_subcompactions: 2,
                     max_sst_size: 64 << 20,
@@ -128,12 +144,10 @@ impl SlateConfig {
 
     /// The cache of rows, table indexes and filters.
     pub(super) fn memory_cache(&self) -> Arc<dyn DbCache> {
-        let of = |max_capacity| -> Option<Arc<dyn DbCache>> {
-            let shards = 4;
-            Some(Arc::new(FoyerCache::new_with_opts(FoyerCacheOptions {
-                max_capacity,
-                shards,
-            })))
+        let of = |bytes: u64| -> Option<Arc<dyn DbCache>> {
+            Some(Arc::new(RowCache::new(
+                usize::try_from(bytes).unwrap_or(usize::MAX),
+            )))
         };
         let split = SplitCache::new()
             .with_block_cache(of(self.block_cache_bytes))

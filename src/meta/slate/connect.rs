@@ -2,6 +2,9 @@
 
 use super::checksum::Checksummed;
 use super::config::SlateConfig;
+use super::deletions::JoinedDeletions;
+use super::log_probes::LogProbes;
+use super::polls::{KeptAnswers, PollConfig, PollStore};
 use super::read_window::ReadWindow;
 use super::reason::FailureReason;
 use super::verified::{OpenedFlag, VerifiedStore};
@@ -10,6 +13,7 @@ use super::window_files::WindowFiles;
 use crate::meta::MetaError;
 use crate::meta::error::chain;
 use crate::sync::Arc;
+use crate::task::Tasks;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use std::time::Duration;
@@ -18,8 +22,35 @@ use tokio::time::timeout;
 /// The time limit of the first request of an open, which fails for a wrong bucket or address.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
+/// The time between two polls of a writer's manifest from which its process counts as paused. The engine polls every second.
+const WRITER_PAUSE: Duration = Duration::from_secs(3);
+
+/// The number of polls of the log for one of the manifest, of a follower whose writer writes nothing.
+const FOLLOWER_POLLS: u32 = 60;
+
+/// The tasks beside an engine that writes; they are stopped when this is dropped.
+#[derive(Debug)]
+pub(super) struct EngineTasks(pub(super) Tasks);
+
+impl Drop for EngineTasks {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// What the engine is opened for.
+pub(super) enum EngineRole {
+    /// To write.
+    Writer(Tasks),
+    /// To follow a writer, with this time between two polls.
+    Follower(Duration),
+    /// To read once.
+    Reader,
+}
+
 /// The state that an open and the wrappers of its store share.
 pub(super) struct OpenWatch {
+    role: EngineRole,
     pub(super) opened: OpenedFlag,
     pub(super) wal: Arc<Wal>,
     /// Where tables are kept on disk; an inspection reads those of the bucket.
@@ -27,8 +58,9 @@ pub(super) struct OpenWatch {
 }
 
 impl OpenWatch {
-    pub(super) fn new(config: &SlateConfig) -> Self {
+    pub(super) fn new(config: &SlateConfig, role: EngineRole) -> Self {
         Self {
+            role,
             opened: OpenedFlag::default(),
             wal: Wal::new(config.local),
             tables: None,
@@ -51,12 +83,40 @@ pub(super) async fn connect(
         watch.opened.clone(),
     ));
     let checked: Arc<dyn ObjectStore> = Arc::new(Checksummed::new(marked));
-    let windowed = match config.local {
-        true => checked,
-        false => Arc::new(ReadWindow::over(checked, watch.tables.clone())),
-    };
-    let watched = WalStore::new(windowed, Arc::clone(&watch.wal));
-    Ok((place, Arc::new(watched)))
+    if config.local {
+        let watched = WalStore::new(checked, Arc::clone(&watch.wal));
+        return Ok((place, Arc::new(watched)));
+    }
+    let windowed = Arc::new(ReadWindow::over(checked, watch.tables.clone()));
+    let watched = Arc::new(WalStore::new(windowed, Arc::clone(&watch.wal)));
+    Ok((place, with_few_polls(watched, config, watch)))
+}
+
+/// Wraps a store for what its role repeats: polls, and deletions of single objects.
+fn with_few_polls(
+    store: Arc<dyn ObjectStore>,
+    config: &SlateConfig,
+    watch: &OpenWatch,
+) -> Arc<dyn ObjectStore> {
+    let answers = Arc::<KeptAnswers>::default();
+    let (keep, opened) = (config.polls_kept, watch.opened.clone());
+    match &watch.role {
+        EngineRole::Reader => store,
+        EngineRole::Writer(tasks) => {
+            let joined = Arc::new(JoinedDeletions::new(store, tasks));
+            let pause = WRITER_PAUSE;
+            let config = PollConfig { keep, pause };
+            Arc::new(PollStore::new(joined, config, opened, answers))
+        }
+        EngineRole::Follower(every) => {
+            // Objects of the log are deleted a minute after their rows are in tables, so a follower looks earlier if it polls more often.
+            let keep = keep.min(*every * FOLLOWER_POLLS);
+            let pause = WRITER_PAUSE.max(*every * 2);
+            let config = PollConfig { keep, pause };
+            let probes = LogProbes::new(store, *every / 2, Arc::clone(&answers));
+            Arc::new(PollStore::new(Arc::new(probes), config, opened, answers))
+        }
+    }
 }
 
 /// Sends one request to the object store, without the engine's retries.

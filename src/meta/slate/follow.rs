@@ -5,7 +5,7 @@
 //! of the store.
 
 use super::config::{OPEN_DEADLINE, SlateConfig};
-use super::connect::{OpenWatch, connect};
+use super::connect::{EngineRole, OpenWatch, connect};
 use super::reason::FailureReason;
 use super::row_layout::{FirstByteSegments, RowMerge};
 use super::status::{EngineStatus, classify};
@@ -55,10 +55,11 @@ impl SlateFollower {
         every: Duration,
     ) -> Result<Self, MetaError> {
         // The flag `replayed` is not set: the engine continues to read new objects of the log.
-        let watch = OpenWatch::new(config);
+        let watch = OpenWatch::new(config, EngineRole::Follower(every));
         let (place, object_store) = connect(object_store, path, config, &watch).await?;
         let options = DbReaderOptions {
-            manifest_poll_interval: every,
+            // A little longer, so that the rare polls of the manifest do not raise the requests to more than one in this time.
+            manifest_poll_interval: every + every / 20,
             ..DbReaderOptions::default()
         };
         let opening = DbReader::builder(place, object_store)

@@ -7,7 +7,7 @@
 
 use super::checksum::DamagedObject;
 use super::config::{OPEN_DEADLINE, SlateConfig};
-use super::connect::{OpenWatch, connect};
+use super::connect::{EngineRole, OpenWatch, connect};
 use super::reason::FailureReason;
 use super::row_layout::{FirstByteSegments, RowMerge};
 use super::status::classify;
@@ -107,7 +107,13 @@ pub(crate) async fn inspect(
     config: &SlateConfig,
     watched: &[Bytes],
 ) -> Result<Inspection, MetaError> {
-    let (place, store) = connect(object_store, path, config, &OpenWatch::new(config)).await?;
+    let (place, store) = connect(
+        object_store,
+        path,
+        config,
+        &OpenWatch::new(config, EngineRole::Reader),
+    )
+    .await?;
     let mut looks = 1;
     loop {
         let found = InspectionStep::at(&place, &store).await?;

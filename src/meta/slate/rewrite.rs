@@ -30,11 +30,11 @@ use std::time::Duration;
 /// How often a compaction of all tables of a part is asked for: the engine refuses one while it compacts some of them by itself.
 const ATTEMPTS: u32 = 30;
 /// How often the garbage collection runs until no old object is left: it leaves those from after the beginning of a compaction that is
-/// running, and one takes ten seconds or longer.
+/// running, and one takes seconds.
 const COLLECTIONS: u32 = 120;
 /// After so many runs rows are written as tables again, so that no old object is the newest of its kind.
 const TABLES_EVERY: u32 = 10;
-/// The pause between two looks at the engine's state. The engine looks for work every five seconds.
+/// The pause between two looks at the engine's state. The engine looks for work every second.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The engine tells the times of tables and compactions apart if they differ by this.
 const CLOCK_STEP: Duration = Duration::from_millis(2);

@@ -6,6 +6,7 @@
 //! Invariant: no tables are written while [`YOUNG_MAX`] young tables wait for compaction, because the engine would soon stop
 //! commits.
 
+use super::connect::EngineTasks;
 use super::timeout;
 use super::wal::Wal;
 use crate::meta::Batch;
@@ -39,20 +40,14 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct TableWriter {
     wal: Arc<Wal>,
     committed: AtomicU64,
-    tasks: Tasks,
-}
-
-impl Drop for TableWriter {
-    fn drop(&mut self) {
-        self.tasks.stop();
-    }
+    tasks: EngineTasks,
 }
 
 impl TableWriter {
-    /// Starts the task that keeps the log of `db` short.
-    pub(super) fn keep(db: &Db, wal: Arc<Wal>, tasks: Tasks) -> Self {
-        let work = keep_short(db.clone(), Arc::clone(&wal), tasks.clone());
-        drop(tasks.spawn("tables", work));
+    /// Starts the task that keeps the log of `db` short. All of `tasks` end with the result.
+    pub(super) fn keep(db: &Db, wal: Arc<Wal>, tasks: EngineTasks) -> Self {
+        let work = keep_short(db.clone(), Arc::clone(&wal), tasks.0.clone());
+        drop(tasks.0.spawn("tables", work));
         Self {
             wal,
             committed: AtomicU64::new(0),
@@ -68,7 +63,7 @@ impl TableWriter {
 
     /// Stops the task before a close, and writes tables if the next open would replay many rows.
     pub(super) async fn finish(&self, db: &Db) {
-        self.tasks.stop();
+        self.tasks.0.stop();
         let bytes = self.committed.load(Ordering::Relaxed) + self.wal.bytes_read();
         if bytes < MUCH && untabled(&db.manifest(), &self.wal) <= OBJECTS_LEFT {
             return;

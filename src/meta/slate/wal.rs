@@ -125,7 +125,7 @@ impl Wal {
 }
 
 /// The number of an object of the log; `None` for any other object.
-fn number_of(at: &Path) -> Option<u64> {
+pub(super) fn number_of(at: &Path) -> Option<u64> {
     let (folder, file) = at.as_ref().rsplit_once('/')?;
     if folder != "wal" && !folder.ends_with("/wal") {
         return None;

@@ -1,12 +1,15 @@
 //! The bytes of files: segments and their extents, and contents that wait for their upload.
 
 pub(crate) mod contents;
+pub(crate) mod early_move;
+pub(crate) mod early_moves;
 pub(crate) mod extent_map;
 pub(crate) mod hard_link;
 pub(crate) mod hold;
 pub(crate) mod in_flight;
 pub(crate) mod inline_backlog;
 pub(crate) mod inline_compaction;
+pub(crate) mod inline_run;
 pub(crate) mod pins;
 pub(crate) mod range_row;
 pub(crate) mod read_ahead;
@@ -24,10 +27,12 @@ use tokio::sync::Semaphore;
 use crate::cache::{BlockCache, BlockCacheConfig, Budget, StagingDir};
 use crate::store::core::Core;
 use crate::store::data::contents::{ContentStore, ResolvedExtent};
+use crate::store::data::early_moves::EarlyMoves;
 use crate::store::data::in_flight::{UploadInFlight, UploadsInFlight};
 use crate::store::data::inline_backlog::InlineBacklog;
 use crate::store::data::pins::Pins;
 use crate::store::data::read_ahead::{NextStep, ReadAhead, ReadStart, StepEnd};
+use crate::store::data::segment::neighbours::NeighbourReads;
 use crate::store::data::segment::{ExtentReader, SEGMENT_MAX};
 use crate::store::model::error::StoreError;
 use crate::store::model::memory_shares::MemoryShares;
@@ -51,6 +56,7 @@ pub struct DataStore {
     /// Blocks that were fetched ahead of all readers.
     read_ahead: Budget,
     pub(crate) inline_backlog: InlineBacklog,
+    pub(crate) early_moves: EarlyMoves,
     /// One permit for each segment that may be uploaded at the same time.
     pub(crate) uploads: Semaphore,
     pub(crate) uploads_in_flight: Arc<Mutex<UploadsInFlight>>,
@@ -85,15 +91,18 @@ impl DataStore {
             dir: Some(dir.join("blocks")),
         };
         let blocks = BlockCache::open(blocks, core.tasks.clone())?;
+        let read_ahead = Budget::new(shares.read_ahead);
+        let neighbours = NeighbourReads::new(read_ahead.clone(), core.tasks.clone());
         Ok(Self {
             contents: ContentStore::default(),
             pins: Arc::default(),
-            extents: ExtentReader::new(backend, blocks, Arc::clone(core.index.rows())),
+            extents: ExtentReader::new(backend, blocks, Arc::clone(core.index.rows()), neighbours),
             staging: StagingDir::open(&dir.join("staging"))?,
             budget: Budget::new(config.dirty_bytes_max),
-            read_ahead: Budget::new(shares.read_ahead),
+            read_ahead,
             unsaved: Budget::new(shares.unsaved),
             inline_backlog: InlineBacklog::inherited(),
+            early_moves: EarlyMoves::default(),
             uploads: Semaphore::new(uploads.clamp(1, UPLOADS_MAX)),
             uploads_in_flight: Arc::default(),
             sequence: AtomicU64::new(1),

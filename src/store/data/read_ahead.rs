@@ -152,6 +152,11 @@ impl Stretch {
         Self { end, reader }
     }
 
+    /// Notes that its reader has read all of it.
+    pub(crate) fn pass(self) {
+        self.reader.send_replace(StretchUse::Passed);
+    }
+
     /// Returns what a request for its blocks watches.
     pub(crate) fn watch(&self) -> StretchReader {
         StretchReader(self.reader.subscribe())
@@ -321,7 +326,7 @@ impl Window {
         // What ends before this read was asked for before it. A reader that is late by less than that finds the blocks in the cache.
         while self.stretches.front().is_some_and(|s| s.end <= offset) {
             if let Some(passed) = self.stretches.pop_front() {
-                passed.reader.send_replace(StretchUse::Passed);
+                passed.pass();
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::backend::{BackendError, Lane};
 use crate::store::data::DataStore;
-use crate::store::data::contents::PendingContent;
+use crate::store::data::contents::{PendingContent, UploadState};
 use crate::store::model::error::StoreError;
 use crate::store::model::failpoints::Failpoint;
 use crate::sync::Arc;
@@ -40,6 +40,19 @@ pub(crate) fn pause(attempts: u32) -> Duration {
 }
 
 impl DataStore {
+    /// Waits until the rows of a content are published.
+    pub(super) async fn wait_uploaded(&self, before: &PendingContent) -> Result<(), StoreError> {
+        let mut state = before.upload_state.subscribe();
+        tokio::select! {
+            done = state.wait_for(|s| matches!(s, UploadState::Uploaded)) => {
+                done.map_err(|_| StoreError::Closed)?;
+                Ok(())
+            }
+            // Once the tasks are stopped, no task uploads it any more.
+            () = self.core.tasks.stopped() => Err(StoreError::Closed),
+        }
+    }
+
     /// Uploads one object with bytes of `contents` by `attempt`, which is repeated until it succeeds. Every failure is recorded
     /// for `contents`.
     ///

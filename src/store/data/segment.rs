@@ -5,6 +5,7 @@
 //! against the first 128 bits of its BLAKE3 hash before a reader gets any byte of it.
 
 mod ahead;
+pub(crate) mod neighbours;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ use crate::backend::{Backend, BackendError};
 use crate::cache::{Block, BlockCache, BlockKey, CacheError};
 use crate::meta::MetaRead;
 use crate::store::data::relocations::RelocationTable;
+use crate::store::data::segment::neighbours::NeighbourReads;
 use crate::store::data::segment_buffer::SegmentBuffer;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Ino};
@@ -28,6 +30,7 @@ pub(crate) const EXTENT: u64 = 256 << 10;
 pub(crate) const SEGMENT_MAX: u64 = 8 << 20;
 /// Bytes in one block of the block cache.
 const BLOCK: u64 = crate::cache::BLOCK;
+const _: () = assert!(neighbours::BLOCKS as u64 == SEGMENT_MAX / BLOCK);
 const MAGIC: &[u8; 7] = b"RWNDSEG";
 /// Bytes after the footer: its length, its checksum, the format and the magic.
 const TRAILER: usize = 16;
@@ -243,6 +246,7 @@ pub(crate) struct ExtentReader {
     backend: Backend,
     blocks: Arc<BlockCache>,
     relocations: Arc<RelocationTable>,
+    neighbours: Arc<NeighbourReads>,
 }
 
 /// Why a block could not be fetched. All callers that wait for the same fetch get the same error.
@@ -273,12 +277,18 @@ impl FetchError {
 
 impl ExtentReader {
     /// Returns a reader of the segments in `backend`; `rows` has the relocation rows.
-    pub(crate) fn new(backend: Backend, blocks: Arc<BlockCache>, rows: Arc<dyn MetaRead>) -> Self {
+    pub(crate) fn new(
+        backend: Backend,
+        blocks: Arc<BlockCache>,
+        rows: Arc<dyn MetaRead>,
+        neighbours: NeighbourReads,
+    ) -> Self {
         let relocations = Arc::new(RelocationTable::new(rows));
         Self {
             backend,
             blocks,
             relocations,
+            neighbours: Arc::new(neighbours),
         }
     }
 
@@ -414,6 +424,10 @@ impl ExtentReader {
         hash: &[u8; 16],
     ) -> Result<Bytes, StoreError> {
         let blocks = blocks_of(offset, len);
+        if u64::from(len) < EXTENT {
+            let wanted = self.neighbours.note(id, *blocks.start());
+            self.fetch_neighbours(id, *blocks.start(), wanted);
+        }
         let first = self.block(id, *blocks.start()).await?;
         let start = (u64::from(offset) % BLOCK) as usize;
         let (bytes, next) = if blocks.start() == blocks.end() {

@@ -12,8 +12,11 @@ use crate::cache::{Source as Staged, Span, StagingFile};
 use crate::meta::Batch;
 use crate::store::data::DataStore;
 use crate::store::data::contents::{PendingContent, ResolvedExtent, UploadState};
+use crate::store::data::early_moves::EarlySegment;
 use crate::store::data::extent_map::{RANGE, next_range};
 use crate::store::data::inline_backlog::INLINE_KEPT;
+use crate::store::data::inline_compaction::CoalescedRow;
+use crate::store::data::inline_run::inline_len;
 use crate::store::data::range_row::NewRow;
 use crate::store::data::segment::{EXTENT, FooterFile, SEGMENT_MAX, SegmentBuilder};
 use crate::store::model::error::StoreError;
@@ -62,6 +65,8 @@ impl From<ContentParts> for SegmentPlan {
 pub(crate) struct Uploaded {
     content: Arc<PendingContent>,
     rows: Batch,
+    /// Segments of early moves that the rows cite.
+    early: Vec<EarlySegment>,
 }
 
 /// Uploaded extents: the index of the content among those uploaded together, the offset in the file in bytes, the slice.
@@ -184,7 +189,7 @@ impl DataStore {
     /// `Closed` and `Fenced` when the writer ends, `Corrupt` when a row cannot be decoded, `Unavailable` when the store refuses
     /// a segment of inline bytes. Reads of the index that fail with `Unavailable` are retried.
     pub(crate) async fn compose(
-        &self,
+        self: &Arc<Self>,
         pending: &Arc<PendingContent>,
         mut pieces: Vec<(u64, ExtentSlice)>,
     ) -> Result<Uploaded, StoreError> {
@@ -195,9 +200,10 @@ impl DataStore {
         let mut stored = 0;
         pieces.extend(self.again(pending, || self.zeros(pending)).await?);
         pieces.extend(self.again(pending, || self.cited(pending)).await?);
-        let mut rows = Batch::new();
+        let (mut rows, mut early) = (Batch::new(), Vec::new());
         let content = pending.content;
         for (range, pieces) in by_range(pieces) {
+            self.count_inline(pending, range, inline_len(&pieces));
             let compose = || {
                 let (rows, pieces) = (self.core.index.snapshot(), pieces.clone());
                 async move { self.contents.new_row(&rows, pending, range, pieces).await }
@@ -207,7 +213,8 @@ impl DataStore {
                 replaced.retain(|at| Some(*at) == pending.replaces);
             }
             let known = extents(row.pieces());
-            let row = self.coalesce(pending, range, row).await?;
+            let CoalescedRow { row, cited } = self.coalesce(pending, range, row).await?;
+            early.extend(cited);
             let new = extents(row.pieces()).into_iter();
             let new = new.filter(|(at, _)| uploaded.contains_key(at) || !known.contains_key(at));
             stored += new.map(|(_, len)| i64::from(len)).sum::<i64>();
@@ -232,30 +239,23 @@ impl DataStore {
         Ok(Uploaded {
             content: Arc::clone(pending),
             rows,
+            early,
         })
     }
 
     /// Gives the rows of an uploaded content to `publish`, which shows them to readers; the content's bytes are read through
     /// the rows from then on.
     pub(crate) fn publish(&self, uploaded: Uploaded, publish: impl FnOnce(Batch)) {
-        let Uploaded { content, rows } = uploaded;
+        let Uploaded {
+            content,
+            rows,
+            early,
+        } = uploaded;
         self.contents.publish(content.content, || publish(rows));
+        early.into_iter().for_each(EarlySegment::settled);
         content.upload_state.send_replace(UploadState::Uploaded);
         // At once, and not after the whole group: another content of the group may wait for the bucket for long.
         self.core.changed.notify_waiters();
-    }
-
-    /// Waits until the rows of a content are published.
-    async fn wait_uploaded(&self, before: &PendingContent) -> Result<(), StoreError> {
-        let mut state = before.upload_state.subscribe();
-        tokio::select! {
-            done = state.wait_for(|s| matches!(s, UploadState::Uploaded)) => {
-                done.map_err(|_| StoreError::Closed)?;
-                Ok(())
-            }
-            // Once the tasks are stopped, no task uploads it any more.
-            () = self.core.tasks.stopped() => Err(StoreError::Closed),
-        }
     }
 
     /// Returns the zero spans of a content (punched holes) as slices of zeros, only in ranges that may have rows to be hidden.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::backend::Lane;
 use crate::store::data::contents::LineageWatch;
+use crate::store::data::early_moves::PausedEarlyMoves;
 use crate::store::data::inline_backlog::INLINE_KEPT;
 use crate::store::data::segment::{FooterFile, SEGMENT_MAX, SegmentBuilder};
 use crate::store::gc::Gc;
@@ -81,10 +82,10 @@ impl MovedBytes {
 
 impl Gc {
     /// Keeps inline bytes where they are until the result is dropped. Returns after a pass that runs.
-    pub(crate) async fn pause_inline(&self) -> PausedMoves {
+    pub(crate) async fn pause_inline(&self) -> (PausedMoves, PausedEarlyMoves) {
         let paused = PausedMoves::new(&self.inline_moves);
         drop(self.turn.lock().await);
-        paused
+        (paused, self.data.pause_early_moves().await)
     }
 
     /// Moves the inline bytes of marked lineages that are not in use; no cycle runs meanwhile. Returns the number of lineages.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::store::commit::txn::Txn;
 use crate::store::gc::Gc;
 use crate::store::gc::lineage::ReviewOutcome;
-use crate::store::gc::state::{DeadSegment, GcCycle, HalfDead};
+use crate::store::gc::state::{DeadSegment, DueSegment, GcCycle, HalfDead};
 use crate::store::model::error::StoreError;
 use crate::store::schema::amounts;
 use crate::store::schema::keys;
@@ -72,7 +72,13 @@ impl Gc {
         u64::try_from(self.core.config.grace.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Reviews a segment that lost a reference: marks it dead, deletes it after the grace period, or selects it for
+    /// Tells whether an upload in flight may still cite a segment.
+    fn may_be_cited(&self, id: SegmentId) -> bool {
+        let first = self.data.first_in_flight();
+        id.epoch == self.core.epoch && first.is_some_and(|first| first <= id.sequence)
+    }
+
+    /// Reviews a segment that lost a reference: marks it dead, selects it for deletion after the grace period, or for
     /// compaction. `asked` are the `G E` rows of the segment.
     pub(crate) async fn look_at_segment(
         &self,
@@ -85,11 +91,8 @@ impl Gc {
         let is_due = |dead: &DeadSegment| {
             dead.since.0 <= hastened || now.saturating_sub(dead.since.0) >= self.grace_ns()
         };
-        let first = self.data.first_in_flight();
-        let is_open =
-            id.epoch == self.core.epoch && first.is_some_and(|first| first <= id.sequence);
         let half = turn.half.get(&id);
-        if is_open || half.is_some_and(|half| half.listed == asked.len()) {
+        if self.may_be_cited(id) || half.is_some_and(|half| half.listed == asked.len()) {
             return Ok(ReviewOutcome::Retry);
         }
         turn.half.remove(&id);
@@ -135,12 +138,31 @@ impl Gc {
                 None => Ok(ReviewOutcome::Retry),
             };
         }
-        self.core.backend.delete(&id.key()).await?;
-        if turn.dead.remove(&id).is_some() || moved.is_none() {
-            self.segments.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(all, Ordering::Relaxed);
+        turn.due.push(DueSegment {
+            id,
+            asked: asked.to_vec(),
+            bytes: all,
+            row,
+            moved,
+            uncounted: before,
+        });
+        Ok(ReviewOutcome::Retry)
+    }
+
+    /// Deletes the objects of the segments whose grace period is over, many by one request, and then their rows. Returns how many.
+    pub(super) async fn delete_due(&self, turn: &mut GcCycle) -> Result<usize, StoreError> {
+        let due = std::mem::take(&mut turn.due);
+        let objects: Vec<String> = due.iter().map(|segment| segment.id.key()).collect();
+        self.core.backend.delete_many(&objects).await?;
+        let mut done = 0;
+        for segment in due {
+            if turn.dead.remove(&segment.id).is_some() || segment.moved.is_none() {
+                self.segments.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(segment.bytes, Ordering::Relaxed);
+            }
+            done += usize::from(self.forget_deleted(segment)? == ReviewOutcome::Done);
         }
-        self.forget_deleted(id, asked, row, moved, before)
+        Ok(done)
     }
 
     /// Selects a half-dead segment for compaction. It may have to wait for others, so its unreferenced bytes, of which `before` are subtracted from the stored
@@ -172,18 +194,12 @@ impl Gc {
 
     /// Deletes the rows of a segment whose object is deleted. Relocations of extents that are still referenced stay;
     /// the other copies lose their reference.
-    fn forget_deleted(
-        &self,
-        id: SegmentId,
-        asked: &[RowKey<EmptiedTable>],
-        row: SegmentRow,
-        moved: Option<MovedRow>,
-        before: i64,
-    ) -> Result<ReviewOutcome, StoreError> {
+    fn forget_deleted(&self, segment: DueSegment) -> Result<ReviewOutcome, StoreError> {
+        let DueSegment { id, row, moved, .. } = segment;
         let key = keys::segment(id.epoch, id.sequence);
         let moved_key = keys::moved(id.epoch, id.sequence);
-        self.forget_asked(&key, asked, |txn| {
-            uncount(txn, id, bytes(&row).0, before);
+        self.forget_asked(&key, &segment.asked, |txn| {
+            uncount(txn, id, segment.bytes, segment.uncounted);
             let left = release_copies(txn, &row, moved.unwrap_or_default());
             if left.extents.is_empty() {
                 txn.delete(key.clone());

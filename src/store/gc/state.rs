@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use crate::store::model::version::Timestamp;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::{CheckpointRow, LogPlace, SearchedRow};
+use crate::store::schema::rows::{CheckpointRow, LogPlace, MovedRow, SearchedRow, SegmentRow};
+use crate::store::schema::tables::{EmptiedTable, RowKey};
 use crate::sync::Arc;
 
 /// A segment that is marked dead and waits for the end of the grace period.
@@ -16,6 +17,20 @@ use crate::sync::Arc;
 pub(crate) struct DeadSegment {
     pub(crate) since: Timestamp,
     pub(crate) bytes: u64,
+}
+
+/// A dead segment whose grace period is over, and what its rows said.
+#[derive(Clone, Debug)]
+pub(crate) struct DueSegment {
+    pub(crate) id: SegmentId,
+    /// Its `G E` rows.
+    pub(crate) asked: Vec<RowKey<EmptiedTable>>,
+    /// Bytes of all its extents.
+    pub(crate) bytes: u64,
+    pub(crate) row: SegmentRow,
+    pub(crate) moved: Option<MovedRow>,
+    /// Bytes of its extents that are subtracted from the stored bytes already.
+    pub(crate) uncounted: i64,
 }
 
 /// A segment to be compacted.
@@ -71,6 +86,8 @@ pub(crate) struct GcCycle {
     pub(crate) segments: ListPass,
     /// Dead segments whose grace period is not over.
     pub(crate) dead: BTreeMap<SegmentId, DeadSegment>,
+    /// Dead segments that this cycle deletes.
+    pub(crate) due: Vec<DueSegment>,
     /// Segments to be compacted, once they have enough unreferenced bytes together.
     pub(crate) half: BTreeMap<SegmentId, HalfDead>,
     /// Segments that could not be copied; they are not compacted until the next mount.

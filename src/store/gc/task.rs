@@ -54,6 +54,9 @@ impl Gc {
         self.ending.send_replace(true);
         self.checkpoint.lock().await.closed = true;
         self.turn.lock().await.closed = true;
+        // What an outage keeps from being deleted now, the next mount finds without a reference.
+        let unused = tokio::time::timeout(PAUSE_MIN * 10, self.data.pause_early_moves());
+        drop(unused.await);
     }
 }
 
@@ -124,6 +127,7 @@ impl Gc {
             return Ok(0);
         }
         turn.number += 1;
+        self.data.discard_old_early_moves().await;
         let mut done = self.look_at_lineages(&mut turn).await?;
         done += self.look_at_segments(&mut turn).await?;
         done += self.rewrite_wasteful(&mut turn).await?;
@@ -160,6 +164,7 @@ impl Gc {
         let number = turn.number;
         let list = self.listed::<EmptiedTable>(number, &mut turn.segments);
         let list = list.await?;
+        turn.due.clear();
         let mut done = 0;
         for asked in list.chunk_by(|a, b| keys::segment_of(a) == keys::segment_of(b)) {
             if let Some((epoch, sequence)) = keys::segment_of(&asked[0]) {
@@ -168,6 +173,7 @@ impl Gc {
                 done += usize::from(outcome == ReviewOutcome::Done);
             }
         }
+        done += self.delete_due(turn).await?;
         Ok(done)
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::writers::{close_and_check, find};
 use super::*;
+use crate::meta::SlateConfig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_writer_acknowledges_no_change() {
@@ -19,7 +20,8 @@ async fn a_fenced_writer_acknowledges_no_change() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let limit = Duration::from_secs(20);
+    // It has nothing to commit, so it notices with a poll.
+    let limit = SlateConfig::FENCE_NOTICED + Duration::from_secs(20);
     tokio::time::timeout(limit, noticed).await.unwrap();
     let fenced = |outcome: Result<(), StoreError>| {
         assert!(matches!(outcome, Err(StoreError::Fenced)), "{outcome:?}");

@@ -172,7 +172,7 @@ pub(crate) async fn leave(ns: Namespace) {
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        // The block cache has hundreds of directories and no data of its own.
+        // The block cache has no data of its own.
         if entry.file_name() == "blocks" {
             continue;
         }
@@ -189,7 +189,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 fn config(cache_dir: PathBuf) -> NamespaceConfig {
     NamespaceConfig {
         cache_dir,
-        // No block cache on disk: making its directories would take most of the tests' time.
+        // No block cache on disk: what a test reads comes from the bucket.
         cache_bytes: 0,
         memory_bytes: 128 << 20,
         dirty_bytes_max: 256 << 20,

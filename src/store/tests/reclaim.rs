@@ -1,6 +1,7 @@
 //! Deletion of versions, and garbage collection of their rows and segments.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
 use crate::store::schema::tables::{DroppedTable, RowTable};
@@ -19,10 +20,8 @@ fn bytes(fill: u8, len: usize) -> Vec<u8> {
 /// Collects all garbage, with the grace period over.
 pub(crate) async fn settle(ns: &Namespace, cluster: &TestCluster) -> GcCounters {
     ns.drain().await.unwrap();
-    // A task that uploaded a segment may end a moment after the bucket has everything; until then the segment is left alone.
-    while ns.data.first_in_flight().is_some() {
-        tokio::task::yield_now().await;
-    }
+    drop(ns.data.pause_early_moves().await);
+    wait_for_uploads(ns).await;
     let mut last = ns.gc.reclaim().await.unwrap();
     for _ in 0..4 {
         cluster.env.advance(GRACE_NS + 1);
@@ -30,6 +29,17 @@ pub(crate) async fn settle(ns: &Namespace, cluster: &TestCluster) -> GcCounters 
     }
     ns.drain().await.unwrap();
     last
+}
+
+/// Waits until no upload holds back the collection: a task that uploaded a segment may end a moment after the bucket has everything.
+pub(crate) async fn wait_for_uploads(ns: &Namespace) {
+    let waiting = async {
+        while ns.data.first_in_flight().is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    waited.expect("an upload that nothing ends holds back the collection");
 }
 
 /// Segments in the bucket.

@@ -188,6 +188,7 @@ async fn step(ns: &Namespace, rng: &mut SeededRng, known: &mut Known, fill: u8) 
 /// Collects all garbage and compares the rest with the model.
 async fn finish(ns: &Namespace, cluster: &TestCluster, known: &Known, at: &str) {
     ns.drain().await.unwrap();
+    drop(ns.data.pause_early_moves().await);
     for _ in 0..4 {
         ns.gc.reclaim().await.unwrap();
         ns.gc.move_inline().await.unwrap();

@@ -8,6 +8,7 @@ use crate::backend::{Backend, BackendError};
 use crate::cache::{BlockKey, BlockReservation, Budget, BudgetPermit};
 use crate::store::data::contents::ResolvedExtent;
 use crate::store::data::read_ahead::{Stretch, StretchReader};
+use crate::store::data::segment::neighbours::BlockSet;
 use crate::store::data::segment::{BLOCK, ExtentReader, SEGMENT_MAX, blocks_of};
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::ExtentSource;
@@ -66,6 +67,33 @@ impl ExtentReader {
             drop(tasks.spawn("read-ahead", run));
         }
         (reached, Some(stretch))
+    }
+}
+
+impl ExtentReader {
+    /// Begins to fetch blocks of a segment that the cache lacks, because small extents in others of its blocks are read. A request begins
+    /// with the block `first`, which a reader waits for.
+    pub(super) fn fetch_neighbours(&self, id: SegmentId, first: u32, blocks: BlockSet) {
+        let reads = &self.neighbours;
+        let mut plan = BlocksPlan {
+            reader: self,
+            budget: &reads.budget,
+            requests: Vec::new(),
+        };
+        // A segment may be shorter than its last block here. The answer to such a request is short, or that there is nothing.
+        let (behind, before): (Vec<u32>, Vec<u32>) =
+            blocks.indexes().partition(|index| *index >= first);
+        let mut ordered = behind.into_iter().chain(before);
+        let _planned = ordered.all(|index| plan.add_block(id, index));
+        if plan.requests.is_empty() {
+            return;
+        }
+        let stretch = Stretch::new(SEGMENT_MAX);
+        for request in plan.requests {
+            let run = request.run(self.backend.clone(), stretch.watch(), reads.tasks.clone());
+            drop(reads.tasks.spawn("read-ahead", run));
+        }
+        reads.keep(id, stretch);
     }
 }
 

@@ -58,11 +58,12 @@ async fn stored(
         dir: None,
     };
     let tasks = crate::task::Tasks::new(tokio::runtime::Handle::current());
-    let blocks = BlockCache::open(config, tasks).unwrap();
+    let blocks = BlockCache::open(config, tasks.clone()).unwrap();
     let meta = Arc::new(crate::meta::MemoryStore::new(
         crate::store::schema::merge::merge,
     ));
-    let extents = ExtentReader::new(backend.clone(), blocks, meta);
+    let neighbours = NeighbourReads::new(crate::cache::Budget::new(64 << 20), tasks);
+    let extents = ExtentReader::new(backend.clone(), blocks, meta, neighbours);
     let id = SegmentId {
         epoch: 1,
         sequence: 2,

@@ -200,7 +200,12 @@ async fn crash_everywhere(walk: &mut Walk, recording: &Recording, counted: &mut 
 async fn after_a_crash_behind_any_change_of_the_bucket_a_run_leaves_what_the_policy_keeps() {
     let seeds = number("REWINDFS_TEST_SEEDS").unwrap_or(1);
     let first = number("REWINDFS_TEST_SEED").unwrap_or(1);
-    let every = number("REWINDFS_TEST_CRASH_DAYS").unwrap_or(12) as u32;
+    let usual = if std::env::var_os("REWINDFS_TEST_LONG").is_some() {
+        12
+    } else {
+        24
+    };
+    let every = number("REWINDFS_TEST_CRASH_DAYS").unwrap_or(usual) as u32;
     for seed in first..first + seeds {
         let _context = PanicContext(format!("seed {seed}"));
         let recording = Recording::default();

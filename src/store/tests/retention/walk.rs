@@ -236,14 +236,18 @@ async fn each_day_exactly_the_versions_are_left_that_the_words_of_the_policy_kee
     }
 }
 
-/// Ten thousand steps of two years over 210 names in 30 directories, with all that a walk can meet.
+/// Over 210 names in 30 directories, with all that a walk can meet: 120 days, in the long mode ten thousand steps of two years.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_each_day_of_two_years_exactly_the_kept_versions_are_left() {
+async fn after_each_day_of_a_long_walk_exactly_the_kept_versions_are_left() {
     let seed = number("REWINDFS_TEST_SEED").unwrap_or(1);
+    let days = match std::env::var_os("REWINDFS_TEST_LONG") {
+        Some(_) => 730,
+        None => 120,
+    };
     let work = Work {
         directories: 30,
         names: 7,
-        days: 730,
+        days,
         steps: 14,
         policies: true,
         limits: true,

@@ -1,0 +1,324 @@
+//! Answers to the engine's polls that are kept, so that an index that does not change costs few requests.
+//!
+//! The engine reads its manifest every second and its list of compactions every five, several times at once: it asks for the next number, which
+//! does not exist, and for the boundary of its garbage collection. This process is the only one that writes them, unless another
+//! writer takes the index, so an answer stays right until this process writes, and is asked for again after [`PollConfig::keep`].
+//!
+//! Invariants: before the index is open, nothing is kept, because the engine then checks that it is the only writer. A write or a deletion
+//! of such an object drops every answer, also those of requests that are under way. So does a pause of the process, which shows
+//! as a late poll, or a failure of the store: another writer may have taken the index meanwhile.
+
+use super::verified::OpenedFlag;
+use crate::sync::{Arc, Mutex, lock};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result,
+};
+use rustix::time::{ClockId, clock_gettime};
+use std::fmt;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long answers are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PollConfig {
+    /// The age at which an answer is asked for again.
+    pub(super) keep: Duration,
+    /// The time between two polls of the manifest from which the process counts as paused.
+    pub(super) pause: Duration,
+}
+
+/// A store whose answers to polls are kept; all other requests are passed through.
+pub(super) struct PollStore {
+    inner: Arc<dyn ObjectStore>,
+    config: PollConfig,
+    opened: OpenedFlag,
+    answers: Arc<KeptAnswers>,
+}
+
+/// The answers, and what ends them.
+#[derive(Debug, Default)]
+pub(super) struct KeptAnswers(Mutex<AnswerTable>);
+
+#[derive(Debug, Default)]
+struct AnswerTable {
+    /// Counts the events that drop all answers.
+    generation: u64,
+    answers: Vec<KeptAnswer>,
+    last_poll: Option<PollTime>,
+}
+
+/// An answer, the request for it, and when it came.
+#[derive(Debug, Clone)]
+struct KeptAnswer {
+    at: Path,
+    if_none_match: Option<String>,
+    since: Instant,
+    answer: Answer,
+}
+
+#[derive(Debug, Clone)]
+enum Answer {
+    NotFound,
+    NotModified,
+    /// A small object.
+    Found(ObjectMeta, Attributes, Bytes),
+}
+
+/// A moment on tokio's clock, and on the machine's clock that also runs while the machine sleeps.
+#[derive(Debug, Clone, Copy)]
+struct PollTime {
+    awake: Instant,
+    machine: Duration,
+}
+
+impl PollTime {
+    fn now() -> Self {
+        let machine = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(machine.tv_sec).unwrap_or(0);
+        let nanos = u32::try_from(machine.tv_nsec).unwrap_or(0);
+        Self {
+            awake: Instant::now(),
+            machine: Duration::new(seconds, nanos),
+        }
+    }
+
+    fn since(self, earlier: Self) -> Duration {
+        let awake = self.awake.saturating_duration_since(earlier.awake);
+        awake.max(self.machine.saturating_sub(earlier.machine))
+    }
+}
+
+impl KeptAnswers {
+    /// Drops every answer: the next poll is a request.
+    pub(super) fn drop_all(&self) {
+        let mut table = lock(&self.0);
+        table.generation += 1;
+        table.answers.clear();
+    }
+
+    /// Finds the answer to a request; without one, returns the generation that a new answer belongs to.
+    fn find(&self, at: &Path, options: &GetOptions, config: PollConfig) -> Lookup {
+        let now = PollTime::now();
+        let mut table = lock(&self.0);
+        if is_manifest(at) {
+            let last = table.last_poll.replace(now);
+            if last.is_some_and(|last| now.since(last) >= config.pause) {
+                table.generation += 1;
+                table.answers.clear();
+            }
+        }
+        let AnswerTable { answers, .. } = &mut *table;
+        answers.retain(|one| now.awake.saturating_duration_since(one.since) < config.keep);
+        let found = answers
+            .iter()
+            .find(|one| one.at == *at && one.if_none_match == options.if_none_match);
+        match found {
+            Some(one) => Lookup::Kept(one.answer.clone()),
+            None => Lookup::Unknown(table.generation),
+        }
+    }
+
+    fn keep(&self, generation: u64, kept: KeptAnswer) {
+        let mut table = lock(&self.0);
+        if table.generation == generation {
+            table.answers.push(kept);
+        }
+    }
+}
+
+enum Lookup {
+    Kept(Answer),
+    Unknown(u64),
+}
+
+impl Answer {
+    fn into_result(self, at: &Path) -> Result<GetResult> {
+        let path = at.to_string();
+        let source = "an earlier answer".into();
+        match self {
+            Self::NotFound => Err(Error::NotFound { path, source }),
+            Self::NotModified => Err(Error::NotModified { path, source }),
+            Self::Found(meta, attributes, bytes) => Ok(GetResult {
+                payload: GetResultPayload::Stream(
+                    futures::stream::once(std::future::ready(Ok(bytes))).boxed(),
+                ),
+                range: 0..meta.size,
+                meta,
+                attributes,
+                extensions: object_store::Extensions::default(),
+            }),
+        }
+    }
+}
+
+impl PollStore {
+    /// Wraps `inner`. Answers are kept from the moment when `opened` is set.
+    pub(super) fn new(
+        inner: Arc<dyn ObjectStore>,
+        config: PollConfig,
+        opened: OpenedFlag,
+        answers: Arc<KeptAnswers>,
+    ) -> Self {
+        Self {
+            inner,
+            config,
+            opened,
+            answers,
+        }
+    }
+
+    async fn poll(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let generation = match self.answers.find(at, &options, self.config) {
+            Lookup::Kept(answer) => return answer.into_result(at),
+            Lookup::Unknown(generation) => generation,
+        };
+        let if_none_match = options.if_none_match.clone();
+        let answer = match self.inner.get_opts(at, options).await {
+            Ok(got) if is_boundary(at) => {
+                let (meta, attributes) = (got.meta.clone(), got.attributes.clone());
+                Answer::Found(meta, attributes, got.bytes().await?)
+            }
+            // A new state: what was said about others is old.
+            Ok(got) => {
+                self.answers.drop_all();
+                return Ok(got);
+            }
+            Err(Error::NotFound { .. }) => Answer::NotFound,
+            Err(Error::NotModified { .. }) => Answer::NotModified,
+            // While the store fails, much can happen that is not seen.
+            Err(error) => {
+                self.answers.drop_all();
+                return Err(error);
+            }
+        };
+        let kept = KeptAnswer {
+            at: at.clone(),
+            if_none_match,
+            since: Instant::now(),
+            answer: answer.clone(),
+        };
+        self.answers.keep(generation, kept);
+        answer.into_result(at)
+    }
+}
+
+fn folder(at: &Path) -> &str {
+    let mut parts = at.as_ref().rsplit('/');
+    parts.next();
+    parts.next().unwrap_or_default()
+}
+
+fn is_manifest(at: &Path) -> bool {
+    folder(at) == "manifest"
+}
+
+fn is_boundary(at: &Path) -> bool {
+    folder(at) == "gc"
+}
+
+/// Tells whether the engine polls an object.
+fn is_polled(at: &Path) -> bool {
+    matches!(folder(at), "manifest" | "compactions" | "gc")
+}
+
+/// Tells whether a request has no conditions but an entity tag.
+fn is_poll(options: &GetOptions) -> bool {
+    !options.head
+        && options.range.is_none()
+        && options.version.is_none()
+        && options.if_match.is_none()
+        && options.if_modified_since.is_none()
+        && options.if_unmodified_since.is_none()
+}
+
+impl fmt::Debug for PollStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PollStore({:?})", self.inner)
+    }
+}
+
+impl fmt::Display for PollStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for PollStore {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, o: PutOptions) -> Result<PutResult> {
+        if !is_polled(at) {
+            return self.inner.put_opts(at, payload, o).await;
+        }
+        // Twice: an answer may come before the write and be kept during it.
+        self.answers.drop_all();
+        let put = self.inner.put_opts(at, payload, o).await;
+        self.answers.drop_all();
+        put
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, options).await
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        if is_polled(at) && is_poll(&options) && self.opened.is_set() {
+            return self.poll(at, options).await;
+        }
+        let got = self.inner.get_opts(at, options).await;
+        if matches!(got, Err(Error::NotFound { .. })) && folder(at) == "compacted" {
+            // Another process has deleted a table, so there is a newer manifest.
+            self.answers.drop_all();
+        }
+        got
+    }
+
+    fn delete_stream(
+        &self,
+        at: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let answers = Arc::clone(&self.answers);
+        self.inner
+            .delete_stream(at)
+            .inspect(move |deleted| {
+                if deleted.as_ref().map_or(true, is_polled) {
+                    answers.drop_all();
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+#[path = "polls_tests.rs"]
+mod tests;
