@@ -18,8 +18,9 @@ use tokio::time::timeout;
 type Place = Box<dyn Fn() -> BoxFuture<'static, Arc<dyn MetaStore>> + Send + Sync>;
 
 /// Joins values: associative, but any change of order shows.
-pub(super) fn join(_key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
-    [existing.unwrap_or_default(), operand].concat().into()
+pub(super) fn join(_key: &[u8], existing: Option<&[u8]>, operands: &[Bytes]) -> Bytes {
+    let operands = operands.concat();
+    [existing.unwrap_or_default(), &operands].concat().into()
 }
 
 fn memory() -> Place {

@@ -103,7 +103,8 @@ fn apply(rows: &mut MemoryRows, batch: &Batch, merge: MergeFn) {
                 rows.remove(key);
             }
             Change::Merge(operand) => {
-                let value = merge(key, rows.get(key).map(AsRef::as_ref), operand);
+                let existing = rows.get(key).map(AsRef::as_ref);
+                let value = merge(key, existing, std::slice::from_ref(operand));
                 rows.insert(key.clone(), value);
             }
         }

@@ -36,11 +36,11 @@ use crate::sync::Arc;
 /// The maximal length of a key, in bytes.
 pub(crate) const KEY_MAX: usize = 65_535;
 
-/// Merges an operand into a value; values and operands have the same encoding.
+/// Merges operands, at least one and the oldest first, into a value; values and operands have the same encoding.
 ///
 /// The engine merges operands with each other before it reads the row they apply to. Therefore the function must be
-/// associative, and a merge into `None` must return a value that decodes as the operand itself.
-pub(crate) type MergeFn = fn(key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes;
+/// associative, and a merge of one operand into `None` must return a value that decodes as the operand itself.
+pub(crate) type MergeFn = fn(key: &[u8], existing: Option<&[u8]>, operands: &[Bytes]) -> Bytes;
 
 /// A change of one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,23 +130,53 @@ impl Batch {
         }
     }
 
-    /// Reduces the batch to one change per key.
+    /// Reduces the batch to one change per key. The operands of a row are merged in one call: the row of a segment has an operand for each
+    /// file in it.
     fn fold(self, merge: MergeFn) -> BTreeMap<Bytes, Change> {
-        let mut folded: BTreeMap<Bytes, Change> = BTreeMap::new();
+        let mut changes: BTreeMap<Bytes, RowChanges> = BTreeMap::new();
         for (key, change) in self.rows {
-            let change = match (change, folded.get(&key)) {
-                (Change::Merge(new), Some(Change::Put(old))) => {
-                    Change::Put(merge(&key, Some(old), &new))
-                }
-                (Change::Merge(new), Some(Change::Merge(old))) => {
-                    Change::Merge(merge(&key, Some(old), &new))
-                }
-                (Change::Merge(new), Some(Change::Delete)) => Change::Put(merge(&key, None, &new)),
-                (change, _) => change,
-            };
-            folded.insert(key, change);
+            let of_row = changes.entry(key).or_default();
+            match change {
+                Change::Merge(operand) => of_row.operands.push(operand),
+                last => *of_row = RowChanges::beginning_with(last),
+            }
         }
-        folded
+        let changes = changes.into_iter();
+        changes
+            .filter_map(|(key, of_row)| {
+                let folded = of_row.folded(&key, merge)?;
+                Some((key, folded))
+            })
+            .collect()
+    }
+}
+
+/// The changes of a row in a batch, from the last one that is no merge.
+#[derive(Debug, Default)]
+struct RowChanges {
+    first: Option<Change>,
+    /// What is merged into it, oldest first.
+    operands: Vec<Bytes>,
+}
+
+impl RowChanges {
+    fn beginning_with(first: Change) -> Self {
+        Self {
+            first: Some(first),
+            operands: Vec::new(),
+        }
+    }
+
+    /// Returns the one change that they are; `None` if there are none.
+    fn folded(self, key: &[u8], merge: MergeFn) -> Option<Change> {
+        let operands = &self.operands[..];
+        match (self.first, operands) {
+            (first, []) => first,
+            (None, [operand]) => Some(Change::Merge(operand.clone())),
+            (None | Some(Change::Merge(_)), _) => Some(Change::Merge(merge(key, None, operands))),
+            (Some(Change::Put(value)), _) => Some(Change::Put(merge(key, Some(&value), operands))),
+            (Some(Change::Delete), _) => Some(Change::Put(merge(key, None, operands))),
+        }
     }
 }
 
@@ -244,8 +274,9 @@ pub(crate) trait MetaStore: MetaRead {
 mod tests {
     use super::*;
 
-    fn concat(_key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
-        [existing.unwrap_or_default(), operand].concat().into()
+    fn concat(_key: &[u8], existing: Option<&[u8]>, operands: &[Bytes]) -> Bytes {
+        let operands = operands.concat();
+        [existing.unwrap_or_default(), &operands].concat().into()
     }
 
     #[test]

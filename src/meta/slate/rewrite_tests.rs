@@ -5,8 +5,8 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-fn last(_key: &[u8], _existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(operand)
+fn last(_key: &[u8], _existing: Option<&[u8]>, operands: &[Bytes]) -> Bytes {
+    operands.last().cloned().unwrap_or_default()
 }
 
 /// Bytes that no compression shortens.

@@ -14,7 +14,19 @@ impl MergeOperator for RowMerge {
         existing_value: Option<Bytes>,
         value: Bytes,
     ) -> Result<Bytes, MergeOperatorError> {
-        Ok((self.0)(key, existing_value.as_deref(), &value))
+        Ok((self.0)(key, existing_value.as_deref(), &[value]))
+    }
+
+    fn merge_batch(
+        &self,
+        key: &Bytes,
+        existing_value: Option<Bytes>,
+        operands: &[Bytes],
+    ) -> Result<Bytes, MergeOperatorError> {
+        match operands {
+            [] => existing_value.ok_or(MergeOperatorError::EmptyBatch),
+            _ => Ok((self.0)(key, existing_value.as_deref(), operands)),
+        }
     }
 }
 

@@ -36,9 +36,12 @@ fn extent_key(extent: ExtentId) -> Bytes {
     [&segment[..], &extent.offset.to_be_bytes()].concat().into()
 }
 
-/// The merge function of the sums: adds the operand.
-fn sum(_key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
-    let total = number(existing.unwrap_or_default()).wrapping_add(number(operand));
+/// The merge function of the sums: adds the operands.
+fn sum(_key: &[u8], existing: Option<&[u8]>, operands: &[Bytes]) -> Bytes {
+    let existing = number(existing.unwrap_or_default());
+    let total = operands.iter().fold(existing, |total, operand| {
+        total.wrapping_add(number(operand))
+    });
     Bytes::copy_from_slice(&total.to_le_bytes())
 }
 

@@ -139,11 +139,11 @@ fn entry_bytes(key: &Bytes, change: &Change) -> usize {
 /// Merges an older and a newer change of the same key.
 fn fold(merge: MergeFn, key: &Bytes, older: Option<Change>, newer: Change) -> Change {
     match (older, newer) {
-        (Some(Change::Put(old)), Change::Merge(new)) => Change::Put(merge(key, Some(&old), &new)),
+        (Some(Change::Put(old)), Change::Merge(new)) => Change::Put(merge(key, Some(&old), &[new])),
         (Some(Change::Merge(old)), Change::Merge(new)) => {
-            Change::Merge(merge(key, Some(&old), &new))
+            Change::Merge(merge(key, Some(&old), &[new]))
         }
-        (Some(Change::Delete), Change::Merge(new)) => Change::Put(merge(key, None, &new)),
+        (Some(Change::Delete), Change::Merge(new)) => Change::Put(merge(key, None, &[new])),
         (_, newer) => newer,
     }
 }
@@ -370,8 +370,9 @@ mod tests {
     use super::*;
     use crate::meta::{Batch, MemoryStore, MetaRead, MetaStore};
 
-    fn join(_key: &[u8], existing: Option<&[u8]>, operand: &[u8]) -> Bytes {
-        [existing.unwrap_or_default(), operand].concat().into()
+    fn join(_key: &[u8], existing: Option<&[u8]>, operands: &[Bytes]) -> Bytes {
+        let operands = operands.concat();
+        [existing.unwrap_or_default(), &operands].concat().into()
     }
 
     fn step(random: &mut u64) -> u64 {

@@ -29,8 +29,10 @@ const BATCH_MAX: usize = 4 << 20;
 /// Delay before a commit when no caller waits, so that more operations share one batch: every batch rewrites `G A` and is logged.
 const COMMIT_LINGER: Duration = Duration::from_millis(50);
 /// Delay between a change of the queue and the next choice of contents to upload, so that more operations are queued by
-/// then.
+/// then; and the longer delay after a choice among many, since each choice looks at all of them.
 const SCAN_INTERVAL: Duration = Duration::from_millis(5);
+const SCAN_EACH: Duration = Duration::from_micros(10);
+const SCAN_INTERVAL_MAX: Duration = Duration::from_millis(50);
 /// Interval of flushes of the index while a commit is not durable, and of checks whether the log is to be uploaded.
 const FLUSH: Duration = Duration::from_secs(1);
 /// Delay after a failed commit.
@@ -183,6 +185,7 @@ impl Committer {
                 .collect();
             let halted = self.core.health.failpoints.before(Failpoint::Pack)
                 || self.core.health.check().is_err();
+            let interval = SCAN_INTERVAL + SCAN_EACH * waiting.len() as u32;
             let (pack_groups, wake) = self.pack_groups(if halted { Vec::new() } else { waiting });
             for (group, inline) in pack_groups {
                 let orders: Vec<u64> = group.iter().map(|o| o.order).collect();
@@ -198,7 +201,7 @@ impl Committer {
                 }));
             }
             tokio::select! {
-                () = changed => self.wait_linger(SCAN_INTERVAL).await,
+                () = changed => self.wait_linger(interval.min(SCAN_INTERVAL_MAX)).await,
                 () = expedite => {}
                 Some(orders) = finished.recv() => for order in orders { busy.remove(&order); },
                 () = tokio::time::sleep(wake) => {}

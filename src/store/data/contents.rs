@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::cache::DirtySnapshot;
 use crate::store::data::extent_map::{RANGE, chain, merge_chain, next_range};
+use crate::store::data::hot_chains::HotChains;
 use crate::store::index::current::Index;
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
@@ -91,6 +92,7 @@ pub(crate) struct ContentStore {
     watched: Mutex<HashMap<u64, Vec<Arc<AtomicBool>>>>,
     /// The slices of ranges that were resolved, at most [`RESOLVED_MAX`] ranges.
     resolved: Mutex<HashMap<RangeId, Arc<Vec<ExtentSlice>>>>,
+    pub(super) hot_chains: HotChains,
 }
 
 /// Maximum number of resolved ranges in the cache; the next one empties it first.
@@ -168,9 +170,10 @@ impl ContentStore {
         write(&self.pending).insert(pending.content, Arc::clone(pending));
     }
 
-    /// Drops the cached slices of stored contents, inline bytes among them.
+    /// Drops the cached slices and rows of stored contents, inline bytes among them.
     pub(crate) fn drop_resolved(&self) {
         lock(&self.resolved).clear();
+        self.hot_chains.clear();
     }
 
     /// Returns a content that is being uploaded; `None` if the index has its rows.

@@ -4,6 +4,8 @@
 //! with its own timestamp and replaces only rows that no version shows; garbage collection rearranges rows without changing
 //! what versions show. A truncation row clips every row with an older timestamp.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use crate::store::index::snapshot::Snapshot;
@@ -33,6 +35,14 @@ pub(super) struct RangeChain {
 }
 
 impl RangeChain {
+    /// Tells whether it ends with a whole row of the lineage `cid`, and no truncation hides a part of it.
+    pub(super) fn is_own(&self, cid: u64) -> bool {
+        let is_own = |link: &ChainRow| link.content.cid == cid && link.limit == u64::MAX;
+        let last = self.links.last();
+        last.is_some_and(|last| matches!(last.row, RangeRow::Whole(_)))
+            && self.links.iter().all(is_own)
+    }
+
     /// Truncates the rows to `len` bytes of the file.
     pub(super) fn truncate(&mut self, len: u64) {
         for link in &mut self.links {
@@ -110,35 +120,30 @@ async fn own_rows(
     content: ContentRef,
     range: u64,
 ) -> Result<(Vec<ChainRow>, bool), StoreError> {
-    let mut links: Vec<ChainRow> = Vec::new();
-    let mut from = keys::range(content.cid, range, content.timestamp).bytes();
-    loop {
-        let end = keys::range_end(content.cid, range);
-        let found = rows.scan(from.clone(), end, DELTAS_MAX + 2).await?;
-        let full = found.len() == DELTAS_MAX + 2;
-        for (key, value) in found {
-            let row: RangeRow = RangeTable::decode(&value)?;
-            let at = keys::trailing_timestamp(&key)
-                .ok_or_else(|| StoreError::Corrupt("C F key: no timestamp".to_owned()))?;
-            let of = ContentRef {
-                timestamp: at,
+    let (mut links, mut whole) = (Vec::new(), false);
+    let from = keys::range(content.cid, range, content.timestamp).bytes();
+    let end = keys::range_end(content.cid, range);
+    // The rows behind the whole one are those that reviews have deleted or that older versions show.
+    rows.scan_until(from..end, usize::MAX, |key, value| {
+        let row: RangeRow = RangeTable::decode(&value)?;
+        let timestamp = keys::trailing_timestamp(&key)
+            .ok_or_else(|| StoreError::Corrupt("C F key: no timestamp".to_owned()))?;
+        whole = matches!(row, RangeRow::Whole(_));
+        links.push(ChainRow {
+            content: ContentRef {
+                timestamp,
                 ..content
-            };
-            let whole = matches!(row, RangeRow::Whole(_));
-            links.push(ChainRow {
-                content: of,
-                row,
-                limit: u64::MAX,
-            });
-            if whole {
-                return Ok((links, true));
-            }
-            from = [&key[..], &[0]].concat().into();
-        }
-        if !full {
-            return Ok((links, false));
-        }
-    }
+            },
+            row,
+            limit: u64::MAX,
+        });
+        Ok(match whole {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
+    })
+    .await?;
+    Ok((links, whole))
 }
 
 /// Returns the truncations of one lineage after `oldest` and up to the content's timestamp, with their lengths in bytes.

@@ -6,6 +6,7 @@ pub(crate) mod early_moves;
 pub(crate) mod extent_map;
 pub(crate) mod hard_link;
 pub(crate) mod hold;
+mod hot_chains;
 pub(crate) mod in_flight;
 pub(crate) mod inline_backlog;
 pub(crate) mod inline_compaction;

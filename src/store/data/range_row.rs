@@ -6,7 +6,9 @@ use crate::store::data::contents::{ContentStore, PendingContent};
 use crate::store::data::extent_map::{
     ChainRow, DELTAS_MAX, RANGE, RangeChain, chain, merge_chain, merge_slices,
 };
+use crate::store::data::hot_chains::RowsBelow;
 use crate::store::data::inline_backlog::INLINE_KEPT;
+use crate::store::index::current::StampedSnapshot;
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::ContentBase;
@@ -23,15 +25,18 @@ const CONTENTS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct NewRow {
     pub(super) row: RangeRow,
-    /// Timestamps of the rows of the same lineage and range that it replaces, which the caller deletes; newest first.
-    pub(super) replaced: Vec<Timestamp>,
+    /// The rows of the same lineage and range that it replaces, which the caller deletes; newest first.
+    pub(super) replaced: Vec<ChainRow>,
+    /// The rows below it; `None` if the next content is to read them.
+    pub(super) below: Option<RowsBelow>,
 }
 
 impl NewRow {
-    fn over_nothing(row: RangeRow) -> Self {
+    fn over_nothing(pieces: Vec<ExtentSlice>) -> Self {
         Self {
-            row,
+            row: RangeRow::Whole(pieces),
             replaced: Vec::new(),
+            below: None,
         }
     }
 }
@@ -44,7 +49,7 @@ impl ContentStore {
     /// Errors of the meta store; `Corrupt` when a row cannot be decoded.
     pub(super) async fn new_row(
         &self,
-        rows: &Snapshot,
+        at: &StampedSnapshot,
         pending: &PendingContent,
         range: u64,
         pieces: Vec<ExtentSlice>,
@@ -54,29 +59,28 @@ impl ContentStore {
             len: base_len,
         }) = pending.base
         else {
-            return Ok(NewRow::over_nothing(RangeRow::Whole(pieces)));
+            return Ok(NewRow::over_nothing(pieces));
         };
-        if base_len.min(pending.truncation().unwrap_or(u64::MAX)) <= range * RANGE {
-            return Ok(NewRow::over_nothing(RangeRow::Whole(pieces)));
+        let len = base_len.min(pending.truncation().unwrap_or(u64::MAX));
+        if len <= range * RANGE {
+            return Ok(NewRow::over_nothing(pieces));
         }
-        let mut chain = chain(rows, base, range).await?;
-        chain.truncate(pending.truncation().unwrap_or(base_len));
+        let mut chain = match self.hot_chains.take(base, range, at.stamp) {
+            Some(known) => known,
+            None => chain(&at.rows, base, range).await?,
+        };
         if chain.links.len() >= DELTAS_MAX || chain.links.is_empty() {
-            let replaced = unshown(rows, pending, &chain).await?;
-            chain.links.insert(
-                0,
-                ChainRow {
-                    content: pending.content,
-                    row: RangeRow::Delta(pieces),
-                    limit: u64::MAX,
-                },
-            );
-            let row = RangeRow::Whole(merge_chain(&chain, range));
-            return Ok(NewRow { row, replaced });
+            chain.truncate(pending.truncation().unwrap_or(base_len));
+            return merged(at, pending, chain, range, pieces).await;
         }
+        let is_own = chain.is_own(pending.content.cid) && pending.truncation().is_none();
         let newest = &chain.links[0];
         if !may_replace(pending, newest.content) || !is_absorbed(&newest.row, &pieces) {
-            return Ok(NewRow::over_nothing(RangeRow::Delta(pieces)));
+            return Ok(NewRow {
+                row: RangeRow::Delta(pieces),
+                replaced: Vec::new(),
+                below: is_own.then(|| RowsBelow::of(chain, at.stamp)),
+            });
         }
         let merged = merge_slices(newest.row.pieces(), &pieces);
         let row = match newest.row {
@@ -85,9 +89,39 @@ impl ContentStore {
         };
         Ok(NewRow {
             row,
-            replaced: vec![newest.content.timestamp],
+            replaced: vec![chain.links.remove(0)],
+            below: is_own.then(|| RowsBelow::of(chain, at.stamp)),
         })
     }
+}
+
+/// Returns the whole row that shows `pieces` of the range over a chain.
+async fn merged(
+    at: &StampedSnapshot,
+    pending: &PendingContent,
+    mut chain: RangeChain,
+    range: u64,
+    pieces: Vec<ExtentSlice>,
+) -> Result<NewRow, StoreError> {
+    let unshown = unshown(&at.rows, pending, &chain).await?;
+    chain.links.insert(
+        0,
+        ChainRow {
+            content: pending.content,
+            row: RangeRow::Delta(pieces),
+            limit: u64::MAX,
+        },
+    );
+    let row = RangeRow::Whole(merge_chain(&chain, range));
+    let old = chain.links.drain(1..);
+    let is_unshown = |link: &ChainRow| {
+        link.content.cid == pending.content.cid && unshown.contains(&link.content.timestamp)
+    };
+    Ok(NewRow {
+        row,
+        replaced: old.filter(is_unshown).collect(),
+        below: Some(RowsBelow::nothing(at.stamp)),
+    })
 }
 
 /// Tells whether a content replaces the row of `old`: the state that it follows, which no other row shows.

@@ -13,7 +13,8 @@ use crate::meta::Batch;
 use crate::store::data::DataStore;
 use crate::store::data::contents::{PendingContent, ResolvedExtent, UploadState};
 use crate::store::data::early_moves::EarlySegment;
-use crate::store::data::extent_map::{RANGE, next_range};
+use crate::store::data::extent_map::{ChainRow, RANGE, next_range};
+use crate::store::data::hot_chains::ComposedChain;
 use crate::store::data::inline_backlog::INLINE_KEPT;
 use crate::store::data::inline_compaction::CoalescedRow;
 use crate::store::data::inline_run::inline_len;
@@ -67,6 +68,7 @@ pub(crate) struct Uploaded {
     rows: Batch,
     /// Segments of early moves that the rows cite.
     early: Vec<EarlySegment>,
+    chains: Vec<ComposedChain>,
 }
 
 /// Uploaded extents: the index of the content among those uploaded together, the offset in the file in bytes, the slice.
@@ -200,17 +202,22 @@ impl DataStore {
         let mut stored = 0;
         pieces.extend(self.again(pending, || self.zeros(pending)).await?);
         pieces.extend(self.again(pending, || self.cited(pending)).await?);
-        let (mut rows, mut early) = (Batch::new(), Vec::new());
+        let (mut rows, mut early, mut chains) = (Batch::new(), Vec::new(), Vec::new());
         let content = pending.content;
         for (range, pieces) in by_range(pieces) {
             self.count_inline(pending, range, inline_len(&pieces));
             let compose = || {
-                let (rows, pieces) = (self.core.index.snapshot(), pieces.clone());
-                async move { self.contents.new_row(&rows, pending, range, pieces).await }
+                let at = self.core.index.stamped_snapshot(content.cid);
+                let pieces = pieces.clone();
+                async move { self.contents.new_row(&at, pending, range, pieces).await }
             };
-            let NewRow { row, mut replaced } = self.again(pending, compose).await?;
+            let NewRow {
+                row,
+                mut replaced,
+                below,
+            } = self.again(pending, compose).await?;
             if self.pins.is_pinned(content.cid) {
-                replaced.retain(|at| Some(*at) == pending.replaces);
+                replaced.retain(|old| Some(old.content.timestamp) == pending.replaces);
             }
             let known = extents(row.pieces());
             let CoalescedRow { row, cited } = self.coalesce(pending, range, row).await?;
@@ -223,14 +230,14 @@ impl DataStore {
                 keys::range(content.cid, range, content.timestamp),
                 &row,
             );
-            for old in replaced {
-                let key = keys::range(content.cid, range, old);
-                let read = || self.core.index.row(&key);
-                if let Some(row) = self.again(pending, read).await? {
-                    self.cite(&mut rows, &row, -1, content.timestamp);
-                }
-                key.delete(&mut rows);
+            for ChainRow {
+                content: old, row, ..
+            } in replaced
+            {
+                self.cite(&mut rows, &row, -1, content.timestamp);
+                keys::range(old.cid, range, old.timestamp).delete(&mut rows);
             }
+            chains.extend(below.map(|below| below.under(content, range, &row)));
         }
         amounts::store(&mut rows, stored);
         if let Some(cut) = pending.truncation() {
@@ -240,6 +247,7 @@ impl DataStore {
             content: Arc::clone(pending),
             rows,
             early,
+            chains,
         })
     }
 
@@ -250,8 +258,12 @@ impl DataStore {
             content,
             rows,
             early,
+            chains,
         } = uploaded;
         self.contents.publish(content.content, || publish(rows));
+        for chain in chains {
+            self.contents.hot_chains.add(chain);
+        }
         early.into_iter().for_each(EarlySegment::settled);
         content.upload_state.send_replace(UploadState::Uploaded);
         // At once, and not after the whole group: another content of the group may wait for the bucket for long.

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::meta::{Batch, Commit, MetaRead, MetaStore};
+use crate::store::index::lineage_changes::{LineageChanges, LineageStamp};
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::schema::tables::{RowKey, RowTable};
@@ -27,10 +28,18 @@ pub(crate) struct Index {
     current: RwLock<CurrentRows>,
 }
 
+/// The rows of a namespace in one state, and which state of a lineage they show.
+#[derive(Debug)]
+pub(crate) struct StampedSnapshot {
+    pub(crate) rows: Snapshot,
+    pub(crate) stamp: LineageStamp,
+}
+
 /// The current state, and what is queued while a commit works on a copy of it.
 #[derive(Debug)]
 struct CurrentRows {
     snapshot: Snapshot,
+    lineages: LineageChanges,
     /// The operations that were queued since the copy was made, with their places; `None` while there is no copy.
     added: Option<Vec<(u64, Batch)>>,
 }
@@ -39,6 +48,7 @@ impl CurrentRows {
     fn new(stored: Arc<dyn MetaRead>) -> RwLock<Self> {
         RwLock::new(Self {
             snapshot: Snapshot::new(stored),
+            lineages: LineageChanges::default(),
             added: None,
         })
     }
@@ -72,6 +82,15 @@ impl Index {
     /// Returns the rows as they are now. Reads that must agree with each other use one snapshot.
     pub(crate) fn snapshot(&self) -> Snapshot {
         read(&self.current).snapshot.clone()
+    }
+
+    /// Returns the rows as they are now, with the stamp of a lineage in them.
+    pub(crate) fn stamped_snapshot(&self, cid: u64) -> StampedSnapshot {
+        let mut current = write(&self.current);
+        StampedSnapshot {
+            stamp: current.lineages.stamp(cid),
+            rows: current.snapshot.clone(),
+        }
     }
 
     /// Returns how many rows were read, those that did not exist included.
@@ -114,6 +133,7 @@ impl Index {
     pub(crate) fn apply(&self, order: u64, rows: &Batch) {
         let mut current = write(&self.current);
         current.snapshot.queued.add(order, rows);
+        current.lineages.add(rows);
         if let Some(added) = &mut current.added {
             added.push((order, rows.clone()));
         }

@@ -6,6 +6,7 @@ pub(crate) mod current;
 pub(crate) mod directory_policies;
 pub(crate) mod health;
 pub(crate) mod interval_tree;
+pub(crate) mod lineage_changes;
 pub(crate) mod provisional;
 mod queued_rows;
 pub(crate) mod snapshot;

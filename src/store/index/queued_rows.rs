@@ -3,6 +3,8 @@
 //! A copy costs as much as a pointer and does not change when the map it was made from does: that is what makes a
 //! snapshot of the index cheap.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use imbl::OrdMap;
 
@@ -122,43 +124,34 @@ impl QueuedRows {
         })
     }
 
-    /// Returns the rows of `start..end` that have changes, ascending, up to the `limit`th that exists: no caller needs
-    /// later ones. A deleted row is `None`. Changes that merge are left out.
+    /// Returns the rows of `range` that have changes, ascending. A deleted row is `None`. Changes that merge are left out.
     pub(super) fn rows(
         &self,
-        start: &Bytes,
-        end: &Bytes,
-        limit: usize,
-    ) -> Vec<(Bytes, Option<Bytes>)> {
-        let range = ChangeKey::first(start.clone())..ChangeKey::first(end.clone());
-        let mut rows: Vec<(Bytes, Option<Bytes>)> = Vec::new();
-        let mut there = 0;
-        for (key, change) in self.changes.range(range) {
-            let value = match change {
-                Change::Put(value) => Some(value.clone()),
-                Change::Delete => None,
-                Change::Merge(_) => continue,
-            };
-            match rows.last_mut() {
-                Some((row, last)) if *row == key.row => {
-                    there -= usize::from(last.is_some());
-                    there += usize::from(value.is_some());
-                    *last = value;
-                }
-                _ if there == limit => break,
-                _ => {
-                    there += usize::from(value.is_some());
-                    rows.push((key.row.clone(), value));
-                }
+        range: &Range<Bytes>,
+    ) -> impl Iterator<Item = (Bytes, Option<Bytes>)> {
+        let first = |row: &Bytes| ChangeKey::first(row.clone());
+        let changes = self.changes.range(first(&range.start)..first(&range.end));
+        let mut values = changes
+            .filter_map(|(key, change)| match change {
+                Change::Put(value) => Some((&key.row, Some(value))),
+                Change::Delete => Some((&key.row, None)),
+                Change::Merge(_) => None,
+            })
+            .peekable();
+        std::iter::from_fn(move || {
+            let (row, mut value) = values.next()?;
+            while let Some((_, later)) = values.next_if(|(next, _)| *next == row) {
+                value = later;
             }
-        }
-        rows
+            Some((row.clone(), value.cloned()))
+        })
     }
 }
 
 /// Merges operands into a row, oldest first.
 pub(super) fn merge_all(key: &[u8], base: Option<Bytes>, operands: &[Bytes]) -> Option<Bytes> {
-    operands.iter().fold(base, |value, operand| {
-        Some(merge::merge(key, value.as_deref(), operand))
-    })
+    match operands {
+        [] => base,
+        _ => Some(merge::merge(key, base.as_deref(), operands)),
+    }
 }

@@ -3,7 +3,9 @@
 //! Invariant: a snapshot of a writer never changes. It shows each acknowledged operation whole or not at all, and each exactly
 //! once, whether the operation is queued or committed. A follower's stored rows may become newer between two reads.
 
+use std::cmp;
 use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 
@@ -84,45 +86,79 @@ impl Snapshot {
         end: Bytes,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        if start >= end {
-            return Ok(Vec::new());
+        let mut found = Vec::new();
+        let reads_ahead = limit > FEW;
+        self.visit(start..end, limit, reads_ahead, |key, value| {
+            found.push((key, value));
+            Ok(ControlFlow::Continue(()))
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Gives `visit` the first rows of `start..end`, `limit` at most, ascending, until it breaks. Nothing is read behind the row at which it
+    /// breaks, where many deleted rows may follow. Not for tables whose rows are merged.
+    ///
+    /// # Errors
+    /// Errors of the meta store, and that of `visit`.
+    pub(crate) async fn scan_until(
+        &self,
+        range: Range<Bytes>,
+        limit: usize,
+        visit: impl FnMut(Bytes, Bytes) -> Result<ControlFlow<()>, StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        self.visit(range, limit, false, visit).await
+    }
+
+    async fn visit(
+        &self,
+        range: Range<Bytes>,
+        limit: usize,
+        reads_ahead: bool,
+        mut visit: impl FnMut(Bytes, Bytes) -> Result<ControlFlow<()>, StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        if range.is_empty() {
+            return Ok(());
         }
         #[cfg(test)]
         self.searched.fetch_add(1, Ordering::SeqCst);
-        let queued = self.queued.rows(&start, &end, limit);
-        let mut over = queued.into_iter().peekable();
-        let mut under = match limit <= FEW {
-            true => self.stored.seek(start..end).await?,
-            false => self.stored.scan(start..end).await?,
+        let mut over = self.queued.rows(&range).peekable();
+        let mut under = match reads_ahead {
+            true => self.stored.scan(range.clone()).await?,
+            false => self.stored.seek(range.clone()).await?,
         };
-        let mut below = under.next().await?;
-        let mut found = Vec::new();
-        while found.len() < limit {
-            let from_queue = match (over.peek(), &below) {
+        // `None`: the next stored row is not read yet.
+        let mut below: Option<Option<(Bytes, Bytes)>> = None;
+        let mut count = 0;
+        while count < limit {
+            if below.is_none() {
+                below = Some(under.next().await?);
+            }
+            let stored = below.as_ref().and_then(Option::as_ref);
+            let first = match (over.peek(), stored) {
                 (None, None) => break,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some((a, _)), Some((b, _))) => a <= b,
+                (Some(_), None) => cmp::Ordering::Less,
+                (None, Some(_)) => cmp::Ordering::Greater,
+                (Some((queued, _)), Some((stored, _))) => queued.cmp(stored),
             };
-            if from_queue {
-                let Some((key, value)) = over.next() else {
-                    break;
-                };
-                if below.as_ref().is_some_and(|(b, _)| *b == key) {
-                    below = under.next().await?;
-                }
-                found.extend(value.map(|value| (key, value)));
+            let row = if first.is_gt() {
+                below.take().flatten()
             } else {
-                found.extend(below.take());
-                if found.len() < limit {
-                    below = under.next().await?;
+                if first.is_eq() {
+                    below = None;
                 }
+                let queued = over.next();
+                queued.and_then(|(key, value)| Some((key, value?)))
+            };
+            let Some((key, value)) = row else { continue };
+            count += 1;
+            if visit(key, value)?.is_break() {
+                break;
             }
         }
         #[cfg(test)]
-        self.read
-            .fetch_add(found.len().max(1) as u64, Ordering::SeqCst);
-        Ok(found)
+        self.read.fetch_add(count.max(1) as u64, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Returns the first row of `start..end`; `None` if there is none.

@@ -53,7 +53,7 @@ const fn limit(
 const LIMITS: [Limit; 9] = [
     limit("create", [100, 0, 8, 45, 0]),
     limit("write and close of 4 KiB", [0, 0, 10, 480, 0]),
-    limit("append and fsync of 100 bytes", [520, 200, 110, 480, 0]),
+    limit("append and fsync of 100 bytes", [110, 5, 110, 480, 0]),
     limit("rename", [400, 0, 8, 90, 0]),
     limit("name of a cold listing", [102, 1, 0, 0, 0]),
     limit("stat", [100, 0, 0, 0, 0]),

@@ -29,12 +29,12 @@ async fn most_inline(ns: &Namespace) -> i64 {
     inline.max().unwrap_or(0)
 }
 
-async fn new_open(ns: &Namespace, name: &[u8]) -> Arc<File> {
+pub(super) async fn new_open(ns: &Namespace, name: &[u8]) -> Arc<File> {
     let made = ns.tree.create_open(ROOT, name, new_file(), &author()).await;
     made.unwrap().1
 }
 
-async fn append_synced(file: &File, bytes: &[u8]) {
+pub(super) async fn append_synced(file: &File, bytes: &[u8]) {
     let bytes = Bytes::copy_from_slice(bytes);
     file.append(bytes, &author()).await.unwrap();
     file.sync(&author()).await.unwrap();
