@@ -259,24 +259,40 @@ impl StagingFile {
 
     /// Reads exactly `len` bytes from `position` on. Fails with [`CacheError::Short`] if the file ends before.
     pub(crate) fn read_at(&self, position: u64, len: usize) -> Result<Bytes, CacheError> {
-        let end = position.saturating_add(len as u64);
-        let short = || CacheError::Short {
-            path: self.path.clone(),
-            end,
-        };
-        // Checked first, so that a damaged journal record cannot cause a huge allocation.
-        let file = {
-            let state = lock(&self.state);
-            if end > state.len {
-                return Err(short());
-            }
-            self.descriptor(&state.stage)?
-        };
+        // Before the allocation, so that a damaged journal record cannot cause a huge one.
+        let file = self.readable(position, len)?;
         let mut buffer = vec![0; len];
-        match file.read_exact_at(&mut buffer, position) {
-            Ok(()) => Ok(Bytes::from(buffer)),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(short()),
-            Err(error) => Err(CacheError::io("read", &self.path, error)),
+        self.read_exact(&file, position, &mut buffer)?;
+        Ok(Bytes::from(buffer))
+    }
+
+    /// Fills `buffer` with the bytes from `position` on. Fails with [`CacheError::Short`] if the file ends before.
+    pub(crate) fn read_into(&self, position: u64, buffer: &mut [u8]) -> Result<(), CacheError> {
+        let file = self.readable(position, buffer.len())?;
+        self.read_exact(&file, position, buffer)
+    }
+
+    /// Returns the open file, if it has `len` bytes from `position` on.
+    fn readable(&self, position: u64, len: usize) -> Result<Arc<File>, CacheError> {
+        let state = lock(&self.state);
+        if position.saturating_add(len as u64) > state.len {
+            return Err(self.short(position, len));
+        }
+        self.descriptor(&state.stage)
+    }
+
+    fn read_exact(&self, file: &File, position: u64, buffer: &mut [u8]) -> Result<(), CacheError> {
+        let read = file.read_exact_at(buffer, position);
+        read.map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.short(position, buffer.len()),
+            _ => CacheError::io("read", &self.path, error),
+        })
+    }
+
+    fn short(&self, position: u64, len: usize) -> CacheError {
+        CacheError::Short {
+            path: self.path.clone(),
+            end: position.saturating_add(len as u64),
         }
     }
 

@@ -40,6 +40,27 @@ pub(super) struct PollStore {
     config: PollConfig,
     opened: OpenedFlag,
     answers: Arc<KeptAnswers>,
+    turns: PollTurns,
+}
+
+/// The polls that are under way: a second poll of the same object waits for the answer to the first.
+#[derive(Debug, Default)]
+struct PollTurns(Mutex<Vec<(Path, Turn)>>);
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+impl PollTurns {
+    /// Returns what a poll of the object holds during its request.
+    fn of(&self, at: &Path) -> Turn {
+        let mut turns = lock(&self.0);
+        turns.retain(|(_, turn)| Arc::strong_count(turn) > 1);
+        if let Some((_, turn)) = turns.iter().find(|(path, _)| path == at) {
+            return Arc::clone(turn);
+        }
+        let turn = Turn::default();
+        turns.push((at.clone(), Arc::clone(&turn)));
+        turn
+    }
 }
 
 /// The answers, and what ends them.
@@ -171,10 +192,16 @@ impl PollStore {
             config,
             opened,
             answers,
+            turns: PollTurns::default(),
         }
     }
 
     async fn poll(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        if let Lookup::Kept(answer) = self.answers.find(at, &options, self.config) {
+            return answer.into_result(at);
+        }
+        let turn = self.turns.of(at);
+        let _asking = turn.lock().await;
         let generation = match self.answers.find(at, &options, self.config) {
             Lookup::Kept(answer) => return answer.into_result(at),
             Lookup::Unknown(generation) => generation,

@@ -100,6 +100,28 @@ async fn polls_of_an_index_that_does_not_change_are_one_request_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn polls_at_the_same_time_share_a_request_whose_answer_is_kept() {
+    let (below, store) = opened();
+    for _ in 0..3 {
+        let (at, other) = (manifest(2), manifest(3));
+        let polls = [&at, &at, &other, &at].map(|at| store.get(at));
+        for absent in futures::future::join_all(polls).await {
+            assert!(matches!(absent, Err(Error::NotFound { .. })), "{absent:?}");
+        }
+        assert_eq!(reads(&below), 2);
+        tokio::time::sleep(CONFIG.keep).await;
+    }
+    // A manifest that is there is a new state, which is not kept.
+    store.put(&manifest(2), "new".into()).await.unwrap();
+    let at = manifest(2);
+    let polls = [&at, &at].map(|at| store.get(at));
+    for found in futures::future::join_all(polls).await {
+        assert_eq!(found.unwrap().bytes().await.unwrap(), "new");
+    }
+    assert_eq!(reads(&below), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_kept_before_the_index_is_open() {
     let below = Arc::<CountedReads>::default();
     let inner: Arc<dyn ObjectStore> = Arc::<CountedReads>::clone(&below);

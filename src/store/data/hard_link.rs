@@ -9,10 +9,11 @@
 use crate::backend::{BackendError, Lane};
 use crate::cache::{CacheError, StagingFile};
 use crate::store::data::DataStore;
+use crate::store::data::chunks::ContentParts;
 use crate::store::data::contents::PendingContent;
 use crate::store::data::retry_upload::UploadAborted;
 use crate::store::data::segment::SegmentBuilder;
-use crate::store::data::upload::{ContentParts, UploadedExtents, cut_bytes, footer_file, piece};
+use crate::store::data::upload::{UploadedExtents, footer_file, piece};
 use crate::store::model::error::StoreError;
 use crate::sync::Arc;
 
@@ -39,7 +40,7 @@ impl DataStore {
                     let pending = &owned[at];
                     builder.file(footer_file(pending));
                     for cut in cuts {
-                        let bytes = cut_bytes(&cut)?;
+                        let bytes = cut.bytes()?;
                         let (ino, content) = (pending.ino, pending.content);
                         let source = builder.note(ino, content, cut.offset, &bytes);
                         uploaded.push((at, cut.offset, piece(cut.offset, source, cut.len)));

@@ -1,5 +1,6 @@
 //! The bytes of files: segments and their extents, and contents that wait for their upload.
 
+pub(crate) mod chunks;
 pub(crate) mod contents;
 pub(crate) mod early_move;
 pub(crate) mod early_moves;

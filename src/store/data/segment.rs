@@ -81,6 +81,20 @@ pub(crate) struct SegmentBuilder {
     footer: Footer,
 }
 
+/// The place of an extent in its segment, and the hash of its bytes.
+struct PlacedExtent {
+    offset: u32,
+    len: u32,
+    hash: [u8; 16],
+}
+
+impl PlacedExtent {
+    fn of(offset: u32, bytes: &[u8]) -> Self {
+        let (len, hash) = (bytes.len() as u32, hash(bytes));
+        Self { offset, len, hash }
+    }
+}
+
 impl SegmentBuilder {
     /// Returns an empty segment.
     pub(crate) fn new(id: SegmentId) -> Self {
@@ -122,7 +136,26 @@ impl SegmentBuilder {
     ) -> ExtentSource {
         let offset = self.before + self.bytes.len() as u32;
         self.bytes.append(bytes);
-        self.tell(ino, content, file_offset, offset, bytes)
+        self.tell(ino, content, file_offset, PlacedExtent::of(offset, bytes))
+    }
+
+    /// Adds an extent of `len` bytes, which `read_into` writes to where the segment is built; returns its place in the segment.
+    ///
+    /// # Errors
+    /// The error of `read_into`; the segment is not to be used then.
+    pub(crate) fn add_read(
+        &mut self,
+        ino: Ino,
+        content: ContentRef,
+        file_offset: u64,
+        len: usize,
+        read_into: impl FnOnce(&mut [u8]) -> Result<(), StoreError>,
+    ) -> Result<ExtentSource, StoreError> {
+        let offset = self.before + self.bytes.len() as u32;
+        let bytes = self.bytes.grow(len);
+        read_into(bytes)?;
+        let place = PlacedExtent::of(offset, bytes);
+        Ok(self.tell(ino, content, file_offset, place))
     }
 
     /// Adds only the footer entry of an extent whose bytes are already in the staging file that becomes the object, right after
@@ -140,7 +173,7 @@ impl SegmentBuilder {
         );
         let offset = self.before;
         self.before += bytes.len() as u32;
-        self.tell(ino, content, file_offset, offset, bytes)
+        self.tell(ino, content, file_offset, PlacedExtent::of(offset, bytes))
     }
 
     /// Adds the footer entry of an extent; returns its place in the segment.
@@ -149,11 +182,9 @@ impl SegmentBuilder {
         ino: Ino,
         content: ContentRef,
         file_offset: u64,
-        offset: u32,
-        bytes: &[u8],
+        PlacedExtent { offset, len, hash }: PlacedExtent,
     ) -> ExtentSource {
-        debug_assert!(bytes.len() as u64 <= EXTENT, "an extent is at most 256 KiB");
-        let (len, hash) = (bytes.len() as u32, hash(bytes));
+        debug_assert!(u64::from(len) <= EXTENT, "an extent is at most 256 KiB");
         self.footer.extents.push(FooterEntry {
             ino,
             content,

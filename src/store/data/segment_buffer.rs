@@ -4,7 +4,7 @@
 //! segments: eight uploads at a time made the process 100 MiB larger.
 
 use bytes::{Bytes, BytesMut};
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 
 /// Bytes of a segment that is being built.
 #[derive(Debug)]
@@ -24,7 +24,11 @@ impl SegmentBuffer {
     /// Returns an empty buffer for `capacity` bytes.
     pub(crate) fn sized(capacity: usize) -> Self {
         match MmapMut::map_anon(capacity) {
-            Ok(map) => Self::Mapped { map, filled: 0 },
+            Ok(map) => {
+                // Else each page of 4 KiB is a page fault, 2,048 in a segment. A kernel without huge pages refuses, and nothing else changes.
+                let _refused = map.advise(Advice::HugePage);
+                Self::Mapped { map, filled: 0 }
+            }
             Err(_) => Self::Heap(BytesMut::with_capacity(capacity)),
         }
     }
@@ -39,20 +43,30 @@ impl SegmentBuffer {
 
     /// Appends bytes. A mapping that is too small is replaced by memory of the heap.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.grow(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// Appends `len` zeros and returns them, for the caller to write its bytes there. A mapping that is too small is replaced by memory of
+    /// the heap.
+    pub(crate) fn grow(&mut self, len: usize) -> &mut [u8] {
+        if let Self::Mapped { map, filled } = self
+            && map.len() - *filled < len
+        {
+            let mut heap = BytesMut::with_capacity(*filled + len);
+            heap.extend_from_slice(&map[..*filled]);
+            *self = Self::Heap(heap);
+        }
         match self {
             Self::Mapped { map, filled } => {
-                let end = *filled + bytes.len();
-                if let Some(place) = map.get_mut(*filled..end) {
-                    place.copy_from_slice(bytes);
-                    *filled = end;
-                } else {
-                    let mut heap = BytesMut::with_capacity(end);
-                    heap.extend_from_slice(&map[..*filled]);
-                    heap.extend_from_slice(bytes);
-                    *self = Self::Heap(heap);
-                }
+                let from = *filled;
+                *filled += len;
+                &mut map[from..*filled]
             }
-            Self::Heap(heap) => heap.extend_from_slice(bytes),
+            Self::Heap(heap) => {
+                let from = heap.len();
+                heap.resize(from + len, 0);
+                &mut heap[from..]
+            }
         }
     }
 

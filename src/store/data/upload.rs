@@ -5,12 +5,11 @@
 //! operation. A crash before the last step leaves segments that no row references, and a journal from which the next mount
 //! uploads again.
 
-use bytes::{Bytes, BytesMut};
-
 use crate::backend::Lane;
-use crate::cache::{Source as Staged, Span, StagingFile};
+use crate::cache::{Source as Staged, StagingFile};
 use crate::meta::Batch;
 use crate::store::data::DataStore;
+use crate::store::data::chunks::{SegmentPlan, cuts, plan};
 use crate::store::data::contents::{PendingContent, ResolvedExtent, UploadState};
 use crate::store::data::early_moves::EarlySegment;
 use crate::store::data::extent_map::{ChainRow, RANGE, next_range};
@@ -19,7 +18,7 @@ use crate::store::data::inline_backlog::INLINE_KEPT;
 use crate::store::data::inline_compaction::CoalescedRow;
 use crate::store::data::inline_run::inline_len;
 use crate::store::data::range_row::NewRow;
-use crate::store::data::segment::{EXTENT, FooterFile, SEGMENT_MAX, SegmentBuilder};
+use crate::store::data::segment::{FooterFile, SegmentBuilder};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::ContentRef;
@@ -30,36 +29,8 @@ use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow, SegmentRow
 use crate::store::schema::tables::{RangeTable, RowKey};
 use crate::sync::Arc;
 
-/// A content with more written bytes than this has segments of its own.
-pub(crate) const OWN_SEGMENT: u64 = 1 << 20;
-
 /// Maximum number of inodes that the log line about a failed upload lists.
 const INOS_TOLD: usize = 8;
-
-/// Part of a content that becomes one extent. Offset and length are in bytes of the file.
-#[derive(Clone, Debug)]
-pub(crate) struct Chunk {
-    pub(crate) offset: u64,
-    pub(crate) len: u64,
-    parts: Vec<Span>,
-}
-
-/// Chunks of contents; a content is given by its index among the contents that are uploaded together.
-pub(crate) type ContentParts = Vec<(usize, Vec<Chunk>)>;
-
-/// What one segment will contain.
-#[derive(Debug)]
-pub(crate) struct SegmentPlan {
-    pub(crate) parts: ContentParts,
-    /// The staging file whose bytes are exactly these chunks in this order, so that it can be hard-linked as the segment.
-    pub(crate) file: Option<Arc<StagingFile>>,
-}
-
-impl From<ContentParts> for SegmentPlan {
-    fn from(parts: ContentParts) -> Self {
-        Self { parts, file: None }
-    }
-}
 
 /// A content whose bytes the bucket has, with the rows that say where. Only [`DataStore::compose`] makes one.
 #[derive(Debug)]
@@ -109,7 +80,7 @@ impl DataStore {
         if inline {
             for (pending, pieces) in contents.iter().zip(&mut pieces) {
                 for cut in cuts(pending.flushed.spans(), pending.len) {
-                    let bytes = cut_bytes(&cut)?;
+                    let bytes = cut.bytes()?;
                     pieces.push((
                         cut.offset,
                         piece(cut.offset, ExtentSource::Inline(bytes), cut.len),
@@ -165,8 +136,9 @@ impl DataStore {
                     let pending = &owned[at];
                     builder.file(footer_file(pending));
                     for cut in cuts {
-                        let bytes = cut_bytes(&cut)?;
-                        let source = builder.add(pending.ino, pending.content, cut.offset, &bytes);
+                        let (ino, content, len) = (pending.ino, pending.content, cut.len as usize);
+                        let read = |bytes: &mut [u8]| cut.read_into(bytes);
+                        let source = builder.add_read(ino, content, cut.offset, len, read)?;
                         uploaded.push((at, cut.offset, piece(cut.offset, source, cut.len)));
                     }
                 }
@@ -447,147 +419,4 @@ fn by_range(pieces: Vec<(u64, ExtentSlice)>) -> std::collections::BTreeMap<u64, 
         pieces.sort_unstable_by_key(|p| p.start);
     }
     ranges
-}
-
-/// Divides the written bytes of a content of `len` bytes into chunks: adjacent spans are joined, and a chunk ends at each
-/// multiple of [`EXTENT`] bytes of the file.
-fn cuts<'a>(spans: impl Iterator<Item = &'a Span>, len: u64) -> Vec<Chunk> {
-    let mut cuts: Vec<Chunk> = Vec::new();
-    for span in spans {
-        if matches!(span.source, Staged::Zero | Staged::Reference { .. }) {
-            continue;
-        }
-        let (mut at, end) = (span.offset, span.end().min(len));
-        while at < end {
-            let next = end.min((at / EXTENT + 1) * EXTENT);
-            let part = part(span, at, next);
-            match cuts.last_mut() {
-                Some(last) if last.offset + last.len == at && at % EXTENT != 0 => {
-                    last.len += next - at;
-                    last.parts.push(part);
-                }
-                _ => cuts.push(Chunk {
-                    offset: at,
-                    len: next - at,
-                    parts: vec![part],
-                }),
-            }
-            at = next;
-        }
-    }
-    cuts
-}
-
-/// Returns the part `from..to`, in bytes of the file, of a span.
-fn part(span: &Span, from: u64, to: u64) -> Span {
-    let skip = from - span.offset;
-    let source = match &span.source {
-        Staged::Memory(bytes) => {
-            Staged::Memory(bytes.slice(skip as usize..(to - span.offset) as usize))
-        }
-        Staged::File { file, position } => Staged::File {
-            file: Arc::clone(file),
-            position: position + skip,
-        },
-        other => other.clone(),
-    };
-    Span {
-        offset: from,
-        len: to - from,
-        seq: span.seq,
-        source,
-    }
-}
-
-/// Reads the bytes of a chunk from memory and staging files.
-///
-/// # Errors
-/// `Unavailable` when a staging file cannot be read.
-pub(crate) fn cut_bytes(cut: &Chunk) -> Result<Bytes, StoreError> {
-    let mut all = BytesMut::with_capacity(cut.len as usize);
-    for part in &cut.parts {
-        match &part.source {
-            Staged::Memory(bytes) => all.extend_from_slice(bytes),
-            Staged::File { file, position } => {
-                all.extend_from_slice(&file.read_at(*position, part.len as usize)?);
-            }
-            Staged::Zero | Staged::Reference { .. } => {
-                all.resize(all.len() + part.len as usize, 0);
-            }
-        }
-    }
-    Ok(all.freeze())
-}
-
-/// Plans the segments: small contents share segments, a content above [`OWN_SEGMENT`] bytes has its own, and a span that is a
-/// whole staging file which `links` accepts becomes a segment by itself.
-fn plan(
-    contents: &[Arc<PendingContent>],
-    links: impl Fn(&StagingFile) -> bool,
-) -> Vec<SegmentPlan> {
-    let (mut plans, mut data, mut filled): (Vec<SegmentPlan>, ContentParts, u64) =
-        (Vec::new(), Vec::new(), 0);
-    for (at, pending) in contents.iter().enumerate() {
-        let (mut linked, mut rest) = (0, Vec::new());
-        for span in pending.flushed.spans() {
-            if let Some(file) = whole(span, pending.len).filter(|file| links(file)) {
-                let parts = vec![(at, cuts(std::iter::once(span), pending.len))];
-                let file = Some(Arc::clone(file));
-                plans.push(SegmentPlan { parts, file });
-                linked += span.len;
-            } else {
-                rest.push(span);
-            }
-        }
-        let cuts = cuts(rest.into_iter(), pending.len);
-        let bytes: u64 = cuts.iter().map(|c| c.len).sum();
-        if bytes == 0 {
-            continue;
-        }
-        if linked + bytes > OWN_SEGMENT {
-            plans.extend(own(at, cuts).into_iter().map(SegmentPlan::from));
-            continue;
-        }
-        if filled + bytes > SEGMENT_MAX {
-            plans.push(std::mem::take(&mut data).into());
-            filled = 0;
-        }
-        filled += bytes;
-        data.push((at, cuts));
-    }
-    if !data.is_empty() {
-        plans.push(data.into());
-    }
-    plans
-}
-
-/// Returns the staging file that contains the bytes of a span and nothing else, if it is large enough for a segment of its own:
-/// more than [`OWN_SEGMENT`] and at most [`SEGMENT_MAX`] bytes.
-fn whole(span: &Span, len: u64) -> Option<&Arc<StagingFile>> {
-    match &span.source {
-        Staged::File { file, position: 0 }
-            if file.is_whole(span.len)
-                && (OWN_SEGMENT + 1..=SEGMENT_MAX).contains(&span.len)
-                && span.end() <= len =>
-        {
-            Some(file)
-        }
-        _ => None,
-    }
-}
-
-/// Packs the chunks of one content into segments of at most [`SEGMENT_MAX`] bytes.
-fn own(at: usize, cuts: Vec<Chunk>) -> Vec<ContentParts> {
-    let mut plans = Vec::new();
-    let (mut current, mut filled) = (Vec::new(), 0);
-    for cut in cuts {
-        if filled + cut.len > SEGMENT_MAX {
-            plans.push(vec![(at, std::mem::take(&mut current))]);
-            filled = 0;
-        }
-        filled += cut.len;
-        current.push(cut);
-    }
-    plans.push(vec![(at, current)]);
-    plans
 }
