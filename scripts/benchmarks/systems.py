@@ -97,7 +97,7 @@ class Raw(System):
     """Transfers of whole objects without a mount, many at a time, by the library that rewindfs uses."""
 
     name = "raw"
-    phases = ["create", "stream"]
+    phases = ["create", "stream", "random", "append"]
 
     def mount(self):
         pass
@@ -111,6 +111,12 @@ class Raw(System):
     def transfer(self, direction, count, size):
         command = [TOOL, direction, self.servers.endpoint, self.bucket, str(count), str(size)]
         subprocess.run(command, check=True, timeout=self.options.cap)
+
+    def round_trips(self, direction, count, size, at_once):
+        """Transfers objects, so many at a time. Returns the seconds of each."""
+        command = [TOOL, direction, self.servers.endpoint, self.bucket, str(count), str(size), str(at_once)]
+        ended = subprocess.run(command, check=True, timeout=self.options.cap, stdout=subprocess.PIPE, text=True)
+        return [float(line) / 1000 for line in ended.stdout.split()]
 
 
 class S3fs(System):

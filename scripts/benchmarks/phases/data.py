@@ -150,7 +150,23 @@ def random_writes(bench, count, with_fsync):
     return values
 
 
+def raw_reads(bench):
+    """Reads small objects, as many at a time as there are threads: the round trips that a cold read waits for."""
+    count, size = 500, BLOCK
+
+    def gets(threads):
+        times = bench.system.round_trips("get", count, size, threads)
+        return {"per_second": threads * count / sum(times), "p99_ms": percentile_99(times)}
+
+    if bench.prepared("random-read-4", lambda: bench.system.transfer("put", count, size)):
+        for threads in (4, 16):
+            bench.step(f"random-read-{threads}", lambda at_once=threads: gets(at_once), settle=False)
+
+
 def random_access(bench):
+    if bench.system.name == "raw":
+        raw_reads(bench)
+        return
     for threads in (4, 16):
         name = f"random-read-{threads}"
         if not bench.prepared(name, lambda: have_large(bench)) or not bench.prepared(name, bench.system.cold):

@@ -33,7 +33,21 @@ def append_line(path):
         os.close(file)
 
 
+def raw_append(bench):
+    """A PUT of as many bytes as a line has, one after another: the round trip that an fsync waits for."""
+
+    def puts():
+        times = bench.system.round_trips("put", TIMES, len(LINE), 1)
+        return {"each_ms": statistics.median(times) * 1000, "p99_ms": percentile_99(times), "count": len(times)}
+
+    bench.step("append", puts, settle=False)
+
+
 def append(bench):
+    if bench.system.name == "raw":
+        raw_append(bench)
+        return
+
     def to_one(name):
         file = os.open(bench.path(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 

@@ -8,7 +8,7 @@ use crate::store::data::extent_map::{
 };
 use crate::store::data::hot_chains::RowsBelow;
 use crate::store::data::inline_backlog::INLINE_KEPT;
-use crate::store::index::current::StampedSnapshot;
+use crate::store::index::current::{Index, StampedSnapshot};
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::ContentBase;
@@ -49,7 +49,7 @@ impl ContentStore {
     /// Errors of the meta store; `Corrupt` when a row cannot be decoded.
     pub(super) async fn new_row(
         &self,
-        at: &StampedSnapshot,
+        index: &Index,
         pending: &PendingContent,
         range: u64,
         pieces: Vec<ExtentSlice>,
@@ -65,6 +65,7 @@ impl ContentStore {
         if len <= range * RANGE {
             return Ok(NewRow::over_nothing(pieces));
         }
+        let at = &index.stamped_snapshot(pending.content.cid);
         let mut chain = match self.hot_chains.take(base, range, at.stamp) {
             Some(known) => known,
             None => chain(&at.rows, base, range).await?,

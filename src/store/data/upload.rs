@@ -179,9 +179,8 @@ impl DataStore {
         for (range, pieces) in by_range(pieces) {
             self.count_inline(pending, range, inline_len(&pieces));
             let compose = || {
-                let at = self.core.index.stamped_snapshot(content.cid);
-                let pieces = pieces.clone();
-                async move { self.contents.new_row(&at, pending, range, pieces).await }
+                let (index, pieces) = (&self.core.index, pieces.clone());
+                async move { self.contents.new_row(index, pending, range, pieces).await }
             };
             let NewRow {
                 row,

@@ -6,9 +6,10 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::error::Error;
+use std::time::{Duration, Instant};
 
-/// How many transfers run at the same time.
-const AT_ONCE: usize = 32;
+/// How many transfers run at the same time, where the throughput is measured.
+pub(crate) const AT_ONCE: usize = 32;
 
 /// The client of a bucket; it asks for nothing yet.
 ///
@@ -25,48 +26,60 @@ pub(crate) fn connect(endpoint: &str, bucket: &str) -> object_store::Result<Amaz
         .build()
 }
 
-/// Writes `count` objects of `bytes` each.
+/// The objects of a measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transfers {
+    pub(crate) count: usize,
+    /// The size of each.
+    pub(crate) bytes: usize,
+    /// How many are transferred at the same time.
+    pub(crate) at_once: usize,
+}
+
+impl Transfers {
+    fn keys(self) -> impl Iterator<Item = Path> {
+        (0..self.count).map(move |at| Path::from(format!("raw/{}/{at:08}", self.bytes)))
+    }
+}
+
+/// Writes objects. Returns how long each took.
 ///
 /// # Errors
 /// That of the first transfer that fails.
 pub(crate) async fn put(
     store: &impl ObjectStore,
-    count: usize,
-    bytes: usize,
-) -> Result<(), Box<dyn Error>> {
+    transfers: Transfers,
+) -> Result<Vec<Duration>, Box<dyn Error>> {
     // The store compresses nothing: the same bytes again do not make it faster.
-    let content = Bytes::from(vec![7; bytes]);
-    let puts = (0..count).map(|at| {
-        let (key, content) = (key(at, bytes), content.clone());
-        async move { store.put(&key, content.into()).await.map(|_| ()) }
+    let content = Bytes::from(vec![7; transfers.bytes]);
+    let puts = transfers.keys().map(|key| {
+        let content = content.clone();
+        async move {
+            let begin = Instant::now();
+            store.put(&key, content.into()).await?;
+            Ok(begin.elapsed())
+        }
     });
-    let mut puts = stream::iter(puts).buffer_unordered(AT_ONCE);
-    while puts.try_next().await?.is_some() {}
-    Ok(())
+    let puts = stream::iter(puts).buffer_unordered(transfers.at_once);
+    puts.try_collect().await
 }
 
-/// Reads what [`put`] has written.
+/// Reads what [`put`] has written. Returns how long each took.
 ///
 /// # Errors
 /// That of the first transfer that fails, or an object that is not as long as it was.
 pub(crate) async fn get(
     store: &impl ObjectStore,
-    count: usize,
-    bytes: usize,
-) -> Result<(), Box<dyn Error>> {
-    let gets = (0..count).map(|at| {
-        let key = key(at, bytes);
-        async move { store.get(&key).await?.bytes().await }
-    });
-    let mut gets = stream::iter(gets).buffer_unordered(AT_ONCE);
-    while let Some(content) = gets.try_next().await? {
-        if content.len() != bytes {
-            return Err(format!("read {} bytes of {bytes}", content.len()).into());
+    transfers: Transfers,
+) -> Result<Vec<Duration>, Box<dyn Error>> {
+    let gets = transfers.keys().map(|key| async move {
+        let begin = Instant::now();
+        let content = store.get(&key).await?.bytes().await?;
+        match content.len() == transfers.bytes {
+            true => Ok(begin.elapsed()),
+            false => Err(format!("read {} bytes of {}", content.len(), transfers.bytes).into()),
         }
-    }
-    Ok(())
-}
-
-fn key(at: usize, bytes: usize) -> Path {
-    Path::from(format!("raw/{bytes}/{at:08}"))
+    });
+    let gets = stream::iter(gets).buffer_unordered(transfers.at_once);
+    gets.try_collect().await
 }

@@ -84,8 +84,13 @@ async fn ranges_heads_deletions_and_multipart_uploads_work_as_on_s3() {
 #[tokio::test]
 async fn a_listing_has_all_pages_and_the_folders_of_one_level() {
     let (_, store) = store(0);
-    raw::put(&store, 1500, 3).await.unwrap();
-    raw::get(&store, 1500, 3).await.unwrap();
+    let transfers = raw::Transfers {
+        count: 1500,
+        bytes: 3,
+        at_once: raw::AT_ONCE,
+    };
+    assert_eq!(raw::put(&store, transfers).await.unwrap().len(), 1500);
+    assert_eq!(raw::get(&store, transfers).await.unwrap().len(), 1500);
     store.put(&Path::from("top"), "".into()).await.unwrap();
     let all: Vec<_> = store.list(None).try_collect().await.unwrap();
     assert_eq!(all.len(), 1501);
@@ -104,18 +109,31 @@ async fn a_listing_has_all_pages_and_the_folders_of_one_level() {
 #[tokio::test]
 async fn the_delay_is_added_to_each_request_and_parallel_requests_share_it() {
     let (_, store) = store(50);
-    raw::put(&store, 1, 100).await.unwrap();
+    let many = raw::Transfers {
+        count: 32,
+        bytes: 100,
+        at_once: 32,
+    };
+    let one = raw::Transfers { count: 1, ..many };
+    raw::put(&store, one).await.unwrap();
+    let times = raw::put(&store, one).await.unwrap();
+    assert!(times[0] >= Duration::from_millis(50));
     let start = Instant::now();
-    raw::put(&store, 1, 100).await.unwrap();
-    assert!(start.elapsed() >= Duration::from_millis(50));
-    let start = Instant::now();
-    raw::put(&store, 32, 100).await.unwrap();
+    raw::put(&store, many).await.unwrap();
     // In sequence they would take 1.6 s.
     assert!(
         start.elapsed() < Duration::from_secs(1),
         "{:?}",
         start.elapsed()
     );
+    let start = Instant::now();
+    let in_order = raw::Transfers {
+        count: 4,
+        at_once: 1,
+        ..many
+    };
+    raw::get(&store, in_order).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(200));
 }
 
 #[test]
