@@ -119,7 +119,7 @@ mod tests {
         });
         let (one, two, damaged) = (encode(&1_i64), encode(&2_i64), Bytes::from_static(&[0xff]));
         let of = |existing: Option<&Bytes>, operands: &[&Bytes]| {
-            let operands: Vec<Bytes> = operands.iter().map(|o| Bytes::clone(o)).collect();
+            let operands: Vec<Bytes> = operands.iter().copied().cloned().collect();
             merge(&key, existing.map(AsRef::as_ref), &operands)
         };
         assert_eq!(of(Some(&one), &[&two]), encode(&3_i64));
