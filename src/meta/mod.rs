@@ -154,6 +154,7 @@ impl Batch {
 /// The changes of a row in a batch, from the last one that is no merge.
 #[derive(Debug, Default)]
 struct RowChanges {
+    /// A put or a deletion.
     first: Option<Change>,
     /// What is merged into it, oldest first.
     operands: Vec<Bytes>,

@@ -7,7 +7,6 @@ use crate::store::commit::operation::Operation;
 use crate::store::data::chunks::OWN_SEGMENT;
 use crate::store::data::inline_backlog::INLINE;
 use crate::store::data::segment::SEGMENT_MAX;
-
 use crate::store::model::config::Linger;
 use crate::sync::{Arc, lock};
 

@@ -124,7 +124,7 @@ async fn own_rows(
     let from = keys::range(content.cid, range, content.timestamp).bytes();
     let end = keys::range_end(content.cid, range);
     // The rows behind the whole one are those that reviews have deleted or that older versions show.
-    rows.scan_until(from..end, usize::MAX, |key, value| {
+    rows.scan_until(from..end, |key, value| {
         let row: RangeRow = RangeTable::decode(&value)?;
         let timestamp = keys::trailing_timestamp(&key)
             .ok_or_else(|| StoreError::Corrupt("C F key: no timestamp".to_owned()))?;

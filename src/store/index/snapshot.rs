@@ -96,18 +96,17 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// Gives `visit` the first rows of `start..end`, `limit` at most, ascending, until it breaks. Nothing is read behind the row at which it
-    /// breaks, where many deleted rows may follow. Not for tables whose rows are merged.
+    /// Gives the rows of `range` to `visit`, ascending, until it breaks. Nothing is read behind the row at which it breaks, where many deleted
+    /// rows may follow. Not for tables whose rows are merged.
     ///
     /// # Errors
     /// Errors of the meta store, and that of `visit`.
     pub(crate) async fn scan_until(
         &self,
         range: Range<Bytes>,
-        limit: usize,
         visit: impl FnMut(Bytes, Bytes) -> Result<ControlFlow<()>, StoreError> + Send,
     ) -> Result<(), StoreError> {
-        self.visit(range, limit, false, visit).await
+        self.visit(range, usize::MAX, false, visit).await
     }
 
     async fn visit(

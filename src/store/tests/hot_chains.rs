@@ -1,8 +1,8 @@
 //! The rows of a range that is written again and again are known from the last fsync, and read again after another operation changed them.
 
 use super::forget::secret;
-use super::inline::{append_synced, new_open};
-use super::reclaim::{segments, settle};
+use super::inline::{append_synced, is_there_after_a_crash, new_open};
+use super::reclaim::segments;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,15 +22,7 @@ async fn fsyncs_of_one_file_do_not_search_for_its_rows() {
         let searches = ns.searches() - before;
         assert!(number < 3 || searches == 0, "{searches} in fsync {number}");
     }
-    assert!(file.read(0, u32::MAX).await.unwrap() == all);
-    close(&file).await;
-    drop(file);
-    ns.drain().await.unwrap();
-    check::log_twin(&ns, &cluster).await;
-    let cluster = cluster.kill(ns).await;
-    let ns = cluster.open().await;
-    assert!(content(&ns, ROOT, b"log").await.unwrap() == all);
-    leave(ns).await;
+    is_there_after_a_crash(cluster, ns, file, b"log", &all).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,18 +45,7 @@ async fn rows_that_were_moved_between_two_fsyncs_are_read_again() {
     }
     assert!(moved > 5, "{moved} moves between fsyncs");
     assert!(!segments(&cluster).await.is_empty());
-    assert!(file.read(0, u32::MAX).await.unwrap() == all);
-    close(&file).await;
-    drop(file);
-    ns.drain().await.unwrap();
-    check::log_twin(&ns, &cluster).await;
-    let cluster = cluster.kill(ns).await;
-    cluster.wipe();
-    let ns = cluster.open().await;
-    // A wrong count of citing rows would delete a segment here that the file needs.
-    settle(&ns, &cluster).await;
-    assert!(content(&ns, ROOT, b"log").await.unwrap() == all);
-    leave(ns).await;
+    is_there_after_a_crash(cluster, ns, file, b"log", &all).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,15 +74,5 @@ async fn a_truncation_between_two_fsyncs_hides_the_bytes_behind_it() {
             all.extend(b"behind a hole");
         }
     }
-    close(&file).await;
-    drop(file);
-    ns.drain().await.unwrap();
-    check::log_twin(&ns, &cluster).await;
-    let cluster = cluster.kill(ns).await;
-    cluster.wipe();
-    let ns = cluster.open().await;
-    // A wrong count of citing rows would delete a segment here that the file needs.
-    settle(&ns, &cluster).await;
-    assert!(content(&ns, ROOT, b"log").await.unwrap() == all);
-    leave(ns).await;
+    is_there_after_a_crash(cluster, ns, file, b"log", &all).await;
 }
