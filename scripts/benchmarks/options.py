@@ -13,7 +13,7 @@ EPILOG = (
     "Exit status: 0 done, also when goals are missed; 1 it could not measure; 2 usage error."
 )
 # For each number: its least value.
-LEAST = {"files": 1, "mebibytes": 1, "runs": 1, "idle": 1, "later": 0, "versions": 10, "behind": 1, "beside": 1, "fsyncs": 16}
+LEAST = {"files": 1, "mebibytes": 1, "runs": 1, "idle": 1, "quiet": 0, "later": 0, "versions": 10, "behind": 1, "beside": 1, "fsyncs": 16}
 
 
 def parse(words=None):
@@ -47,6 +47,7 @@ def add_sizes(parser):
     number("--files", "N", 10000, "files of 4 KiB that create, rename and rm work on")
     number("--mebibytes", "N", 256, "size of the large file")
     number("--idle", "S", 120, "for how long the requests of an idle mount are counted, seconds")
+    number("--quiet", "S", 150, "for how long an idle mount is left alone before: it moves and logs what was written in the last two minutes, seconds")
     number("--later", "S", 75, "for how long the bytes that follow random writes are counted too, seconds")
     number("--fsyncs", "N", 3000, "fsyncs before the daemon is killed")
     number("--beside", "N", 200, "files in the directories of the history phase")

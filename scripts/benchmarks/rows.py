@@ -25,8 +25,8 @@ def rows(options):
     size, files = options.mebibytes, options.files
     return [
         Row("create", f"create {files:,} x 4 KiB"),
-        Row("rename", "rename that directory"),
-        Row("rename-back", "rename it back"),
+        Row("rename", "rename that directory + fsync"),
+        Row("rename-back", "rename it back + fsync"),
         Row("rm", "`rm -rf` it"),
         Row("untar", f"untar {TREE_FILES:,} files, 33 MB"),
         Row("list-cold", "`ls -lR` of it, cold"),
@@ -50,6 +50,7 @@ def rows(options):
         Row("reads-alone", "4 KiB reads cold, p99, alone", "each_ms"),
         Row("reads-fsync", "the same beside a write of 256 MiB + fsync", "each_ms"),
         Row("reads-stopped", "the same beside a stopped reader", "each_ms"),
+        Row("idle-quiet", f"the {options.quiet:,} s after the last work", "requests_per_second"),
         Row("idle", "idle mount", "requests_per_second"),
         Row("idle-follower", "idle read-only mount beside it", "requests_per_second"),
         Row("crash-kept", f"mount after kill -9 and {options.fsyncs:,} fsyncs"),

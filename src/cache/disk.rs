@@ -15,13 +15,18 @@ use crate::sync::Arc;
 use crate::task::Tasks;
 
 mod block_file;
+mod direct;
 mod files;
 
+use direct::{BlockWriter, DiskWrite};
 use files::BlockFiles;
 
 /// The length of the queue of blocks to be written, which the memory budget does not count. A block that finds the queue full
 /// is not written.
 const QUEUE: usize = 64;
+
+/// The number of queued blocks from which the disk is behind.
+const BEHIND: usize = QUEUE / 2;
 
 /// The number of blocks that one job on the blocking pool writes.
 const BATCH: usize = 16;
@@ -96,11 +101,13 @@ impl DiskStore {
     }
 }
 
-/// Writes queued blocks until the stop signal, and then the rest of the queue.
+/// Writes queued blocks until the stop signal, and then the rest of the queue. If blocks come faster than the disk takes them, the
+/// page cache takes some.
 async fn write_behind(files: Arc<BlockFiles>, mut queue: mpsc::Receiver<WriteJob>, tasks: Tasks) {
     let stopped = tasks.stopped();
     tokio::pin!(stopped);
     let mut stopping = false;
+    let mut writer = BlockWriter::new();
     loop {
         let mut batch = Vec::new();
         tokio::select! {
@@ -114,14 +121,19 @@ async fn write_behind(files: Arc<BlockFiles>, mut queue: mpsc::Receiver<WriteJob
         if batch.is_empty() {
             return;
         }
+        let mode = match queue.len() {
+            BEHIND.. => DiskWrite::Buffered,
+            _ => DiskWrite::Direct,
+        };
         let files = Arc::clone(&files);
         let written = tasks.blocking("cache-disk-write", move || {
             for job in batch {
-                files.store(job.key, job.ticket, &job.bytes);
+                files.store(job.key, job.ticket, &job.bytes, &mut writer, mode);
             }
+            writer
         });
         // A panic has poisoned the task group; the blocks of this batch are only not cached.
-        drop(written.await);
+        writer = written.await.unwrap_or_else(|_| BlockWriter::new());
     }
 }
 

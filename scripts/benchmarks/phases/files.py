@@ -42,9 +42,9 @@ def over_many(bench, script):
 def rename(bench):
     if not bench.prepared("rename", lambda: have_many(bench)):
         return
-    bench.step("rename", lambda: over_many(bench, "mv many moved"))
+    bench.step("rename", lambda: over_many(bench, "mv many moved; sync ."))
     if os.path.isdir(bench.path("moved")):
-        bench.step("rename-back", lambda: over_many(bench, "mv moved many"))
+        bench.step("rename-back", lambda: over_many(bench, "mv moved many; sync ."))
 
 
 def remove(bench):

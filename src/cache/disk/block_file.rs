@@ -111,7 +111,8 @@ impl StoredBlock {
         footprint(self.len as usize)
     }
 
-    fn begin(self) -> u64 {
+    /// Where its bytes begin in the file.
+    pub(super) fn begin(self) -> u64 {
         HEADER + u64::from(self.slot) * BLOCK
     }
 }
@@ -154,13 +155,8 @@ pub(super) fn read_header(path: &Path, key: FileKey) -> io::Result<Option<Vec<St
     Ok(Some(blocks))
 }
 
-/// Writes a block into its file, which is created if it is missing.
-pub(super) fn write_block(
-    path: &Path,
-    key: FileKey,
-    block: StoredBlock,
-    bytes: &[u8],
-) -> io::Result<()> {
+/// Opens the file of a block to write into it; creates it if it is missing.
+pub(super) fn open_for_write(path: &Path, key: FileKey) -> io::Result<File> {
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -171,8 +167,12 @@ pub(super) fn write_block(
         header[..KEY_END].copy_from_slice(&key.header());
         file.write_all_at(&header, 0)?;
     }
-    file.write_all_at(bytes, block.begin())?;
-    describe(&file, block.slot, block.len, block.crc)
+    Ok(file)
+}
+
+/// Describes a block whose bytes were written: from now on the file holds it.
+pub(super) fn describe_block(file: &File, block: StoredBlock) -> io::Result<()> {
+    describe(file, block.slot, block.len, block.crc)
 }
 
 /// Removes a block from its file, its bytes first: a file whose description could not be written has a block that does not match.

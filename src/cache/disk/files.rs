@@ -12,6 +12,7 @@ use lru::LruCache;
 use super::super::CacheError;
 use super::super::block_key::{BLOCK, BlockKey};
 use super::block_file::{self, FileKey, HEADER, StoredBlock};
+use super::direct::{BlockWriter, DiskWrite};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// The free space that cached blocks leave for written bytes that are not in the bucket yet; on a small disk half of the disk.
@@ -179,7 +180,14 @@ impl BlockFiles {
     }
 
     /// Writes a registered block, unless it was removed meanwhile. One thread at a time.
-    pub(super) fn store(&self, key: BlockKey, ticket: u64, bytes: &[u8]) {
+    pub(super) fn store(
+        &self,
+        key: BlockKey,
+        ticket: u64,
+        bytes: &[u8],
+        writer: &mut BlockWriter,
+        mode: DiskWrite,
+    ) {
         if lock(&self.index).announced.get(&key) != Some(&ticket) {
             return;
         }
@@ -190,7 +198,10 @@ impl BlockFiles {
         }
         let file = FileKey::of(key);
         let block = StoredBlock::new(key, bytes);
-        let written = block_file::write_block(&self.path(file), file, block, bytes);
+        let written = block_file::open_for_write(&self.path(file), file).and_then(|file| {
+            writer.write(&file, block.begin(), bytes, mode)?;
+            block_file::describe_block(&file, block)
+        });
         self.end_write(key, ticket, block, written);
     }
 

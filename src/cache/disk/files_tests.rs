@@ -45,7 +45,17 @@ fn open(dir: &Path) -> BlockFiles {
 
 fn store(files: &BlockFiles, key: BlockKey) {
     let ticket = files.announce(key, ONE).unwrap();
-    files.store(key, ticket, &bytes(key));
+    write(files, key, ticket, &bytes(key));
+}
+
+fn write(files: &BlockFiles, key: BlockKey, ticket: u64, bytes: &[u8]) {
+    files.store(
+        key,
+        ticket,
+        bytes,
+        &mut BlockWriter::new(),
+        DiskWrite::Direct,
+    );
 }
 
 fn path(files: &BlockFiles, key: BlockKey) -> PathBuf {
@@ -263,9 +273,9 @@ fn a_block_that_is_removed_while_queued_is_not_written() {
     let old = files.announce(key(1), ONE).unwrap();
     files.remove(key(1));
     let new = files.announce(key(1), ONE).unwrap();
-    files.store(key(1), old, b"bad");
+    write(&files, key(1), old, b"bad");
     assert_eq!(files_on_disk(temp.path()), 0);
-    files.store(key(1), new, &bytes(key(1)));
+    write(&files, key(1), new, &bytes(key(1)));
     assert_eq!(files.load(key(1)), Some(bytes(key(1))));
 }
 
@@ -280,7 +290,9 @@ fn a_block_that_is_removed_while_it_is_written_is_not_found_again() {
         let old = files.announce(key(1), ONE).unwrap();
         let file = FileKey::of(key(1));
         let block = StoredBlock::new(key(1), &bytes(key(1)));
-        let written = block_file::write_block(&files.path(file), file, block, &bytes(key(1)));
+        let writing = block_file::open_for_write(&files.path(file), file).unwrap();
+        writing.write_all_at(&bytes(key(1)), block.begin()).unwrap();
+        let written = block_file::describe_block(&writing, block);
         files.remove(key(1));
         assert!(files.announce(key(1), ONE).is_some());
         files.end_write(key(1), old, block, written);
@@ -307,7 +319,7 @@ fn blocks_of_other_objects_are_removed_with_their_files() {
     store(&files, key(100));
     let ticket = files.announce(queued, ONE).unwrap();
     files.keep_only(|object| object == other.object);
-    files.store(queued, ticket, &bytes(queued));
+    write(&files, queued, ticket, &bytes(queued));
     assert!(files.contains(other) && !files.contains(kept) && !files.contains(queued));
     assert_eq!((files.bytes(), files_on_disk(temp.path())), (ALONE, 1));
 }

@@ -71,6 +71,12 @@ struct LogState {
     failed: Option<LogUpload>,
 }
 
+impl LogState {
+    fn is_durable(&self, commit: Commit) -> bool {
+        self.durable.is_some_and(|durable| commit <= durable)
+    }
+}
+
 /// An object that is being uploaded.
 #[derive(Clone, Debug)]
 struct LogUpload {
@@ -173,9 +179,12 @@ impl Log {
     /// Returns the newest commit, unless it is known to be durable.
     pub(crate) fn newest_commit(&self) -> Option<Commit> {
         let state = lock(&self.state);
-        state
-            .newest
-            .filter(|newest| state.durable.is_none_or(|d| d < *newest))
+        state.newest.filter(|newest| !state.is_durable(*newest))
+    }
+
+    /// Tells whether `commit` is known to be durable.
+    pub(crate) fn is_durable(&self, commit: Commit) -> bool {
+        lock(&self.state).is_durable(commit)
     }
 
     /// Notes that everything up to `commit` is durable.

@@ -33,8 +33,10 @@ const COMMIT_LINGER: Duration = Duration::from_millis(50);
 const SCAN_INTERVAL: Duration = Duration::from_millis(5);
 const SCAN_EACH: Duration = Duration::from_micros(10);
 const SCAN_INTERVAL_MAX: Duration = Duration::from_millis(50);
-/// Interval of flushes of the index while a commit is not durable, and of checks whether the log is to be uploaded.
-const FLUSH: Duration = Duration::from_secs(1);
+/// Interval of checks whether a commit is not durable. A commit that no caller waits for is flushed by the second check.
+const FLUSH_CHECK: Duration = Duration::from_millis(500);
+/// Interval of checks whether the log is to be uploaded.
+const LOG_CHECK: Duration = Duration::from_secs(1);
 /// Delay after a failed commit.
 const PAUSE: Duration = Duration::from_secs(1);
 impl Committer {
@@ -313,18 +315,29 @@ impl Committer {
         Ok(())
     }
 
+    /// Flushes commits that no caller makes durable.
+    ///
+    /// A flush of a commit of which a caller is waiting would count as one more caller: the next fsync would wait for it
+    /// to come again. So only what was there at the check before is flushed.
     async fn flush_loop(self: Arc<Self>) {
+        let mut seen = None;
         while !self.core.tasks.is_stopped() {
             tokio::select! {
-                () = tokio::time::sleep(FLUSH) => {}
+                () = tokio::time::sleep(FLUSH_CHECK) => {}
                 () = self.core.tasks.stopped() => return,
             }
             if self.core.health.is_fenced() {
                 return;
             }
-            // A flush may end between the two steps in which a commit is noted: its operations are marked by the next one.
-            let left = || self.queue.newest_committed();
-            if let Some(commit) = self.log.newest_commit().or_else(left)
+            let commit = match self.log.newest_commit() {
+                Some(newest) => {
+                    let before = seen.replace(newest);
+                    before.filter(|b| !self.log.is_durable(*b)).and(seen)
+                }
+                // A flush may end between the two steps in which a commit is noted: its operations are marked here.
+                None => self.queue.newest_committed(),
+            };
+            if let Some(commit) = commit
                 && !self.core.health.failpoints.before(Failpoint::Flush)
                 && let Err(error) = self.make_durable(commit).await
                 && !matches!(error, StoreError::Fenced)
@@ -337,7 +350,7 @@ impl Committer {
     /// A task of its own beside `flush_loop`, because an upload waits while the object store fails.
     async fn log_loop(self: Arc<Self>) {
         while !self.core.tasks.is_stopped() {
-            self.core.sleep(FLUSH).await;
+            self.core.sleep(LOG_CHECK).await;
             if self.core.health.is_fenced() {
                 return;
             }
