@@ -16,8 +16,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 // SAFETY: no other symbol of the program has this name. The allocator reads it as a pointer to a C string, which a reference to
 // an array that ends with a zero byte is.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 70] =
-    b"narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 69] =
+    b"narenas:4,dirty_decay_ms:300,muzzy_decay_ms:0,background_thread:true\0";
 
 #[allow(
     clippy::disallowed_methods,

@@ -225,6 +225,7 @@ fn the_format_page_agrees_with_the_code() {
     let page = std::fs::read_to_string(root().join("docs/FORMAT.md")).expect("docs/FORMAT.md");
     let rooms = [
         "store/schema/rows.rs",
+        "store/schema/applied_row.rs",
         "store/schema/journal_record.rs",
         "store/model/ids.rs",
         "store/model/version.rs",

@@ -66,6 +66,14 @@ impl Batch {
         Self::default()
     }
 
+    /// Creates an empty batch with room for `rows` changes.
+    #[must_use]
+    pub(crate) fn with_room(rows: usize) -> Self {
+        Self {
+            rows: Vec::with_capacity(rows),
+        }
+    }
+
     /// Sets a row.
     pub(crate) fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         self.rows.push((key.into(), Change::Put(value.into())));
@@ -101,6 +109,12 @@ impl Batch {
     /// Converts the batch into its changes, in order.
     pub(crate) fn into_rows(self) -> Vec<(Bytes, Change)> {
         self.rows
+    }
+
+    /// The size of the encoded batch at most, in bytes.
+    pub(crate) fn encoded_max(&self) -> usize {
+        // Beside a key and a value: their lengths of up to four bytes each, and the kind of the change.
+        self.bytes() + self.rows.len() * 9 + 10
     }
 
     /// The size of all keys and values, in bytes.

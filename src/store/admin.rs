@@ -9,9 +9,9 @@ use crate::meta::{MetaStore, SlateConfig, SlateStore};
 use crate::store::commit::{epoch_object, log_object};
 use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::manifest::{Manifest, PARTS};
 use crate::store::schema::merge;
-use crate::store::schema::rows::AppliedRow;
 
 /// Maximum length of the name and of the value of a setting, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);

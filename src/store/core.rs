@@ -20,11 +20,11 @@ use crate::store::model::error::StoreError;
 use crate::store::model::policy::Policy;
 use crate::store::model::role::Role;
 use crate::store::model::version::Timestamp;
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::journal_record::Record;
 use crate::store::schema::keys;
 use crate::store::schema::retention_keys;
 use crate::store::schema::retention_rows::CapRow;
-use crate::store::schema::rows::AppliedRow;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
 

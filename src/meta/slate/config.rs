@@ -111,7 +111,7 @@ impl SlateConfig {
                     max_subcompactions: 2,
                     max_sst_size: 64 << 20,
                     max_fetch_tasks: 2,
-                    bytes_to_fetch: 1 << 20,
+                    bytes_to_fetch: 256 << 10,
                     min_filter_keys: FILTER_KEYS_MIN,
                     compression_codec: Some(CompressionCodec::Zstd),
                     ..CompactionWorkerOptions::default()

@@ -31,8 +31,9 @@ use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::recovery::evidence::{self, Evidence};
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::merge;
-use crate::store::schema::rows::{AppliedRow, LogPlace};
+use crate::store::schema::rows::LogPlace;
 use crate::store::schema::tables::{AppliedTable, CheckpointTable, LoggedTable, RowTable};
 
 /// Refresh interval of the index; the check compares one fixed state.

@@ -17,9 +17,10 @@ use crate::store::commit::log_object::{LogBase, LogObject, weight};
 use crate::store::commit::row_list::{self, RowsPart};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::object_key;
-use crate::store::schema::rows::{AppliedRow, LogPlace, encode};
+use crate::store::schema::rows::{LogPlace, encode_long};
 use crate::sync::{Mutex, lock};
 
 /// An object is uploaded when this many bytes wait,
@@ -302,7 +303,7 @@ impl Log {
                 true => state.resolved,
                 false => 0,
             },
-            batches: vec![encode(&part.rows)],
+            batches: vec![encode_long(&part.rows, part.rows.encoded_max())],
             covers: part.covers.clone(),
             logged: state.logged.clone(),
         }

@@ -10,13 +10,16 @@ use crate::backend::{Backend, BackendError};
 use crate::meta::{Batch, Change};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::{object_key, object_numbers};
-use crate::store::schema::rows::{AppliedRow, FORMAT, LogPlace, decode};
+use crate::store::schema::rows::{FORMAT, LogPlace, decode};
 use crate::store::schema::tables::{AppliedTable, RowTable};
 
 const MAGIC: &[u8; 7] = b"RWNDLOG";
 const TRAILER: usize = 12;
+/// Room for the fields of an object that have no bytes of rows.
+const OTHERS: usize = 256;
 /// An object counts as at least this many bytes, because it costs a request however small it is.
 const WEIGHT_MIN: u64 = 16 << 10;
 
@@ -55,8 +58,11 @@ pub(crate) enum LogBase {
 
 impl LogObject {
     pub(crate) fn encode(&self) -> Bytes {
+        let batches: usize = self.batches.iter().map(|batch| batch.len() + 4).sum();
+        let room = batches + self.covers.len() + OTHERS + TRAILER;
         // proof: a log object is plain data, which serializes into a Vec always.
-        let mut bytes = postcard::to_allocvec(self).expect("a log object is plain data");
+        let mut bytes = postcard::to_extend(self, Vec::with_capacity(room))
+            .expect("a log object is plain data");
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes.push(FORMAT);
         bytes.extend_from_slice(MAGIC);

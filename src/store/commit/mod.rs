@@ -23,6 +23,7 @@ use crate::store::commit::review_lists::ReviewLists;
 use crate::store::core::Core;
 use crate::store::data::DataStore;
 use crate::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 
 /// The writer of a namespace's index: it queues acknowledged operations, commits them in batches and makes them durable.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Committer {
     pub(crate) epoch_object: EpochObject,
     pub(crate) resolved: Mutex<ResolvedSegments>,
     pub(crate) review_lists: ReviewLists,
+    /// Wakes the task that flushes, because many operations wait for it.
+    pub(crate) many_committed: Notify,
 }
 
 impl Committer {
@@ -50,6 +53,7 @@ impl Committer {
             epoch_object: EpochObject::new(backend, core.epoch, host, opened),
             resolved: Mutex::default(),
             review_lists: ReviewLists::default(),
+            many_committed: Notify::new(),
             core,
             data,
         }

@@ -21,7 +21,7 @@ pub(crate) use crate::store::model::failpoints::Failpoint;
 use crate::store::model::version::Ino;
 use crate::store::schema::journal_record::Record;
 use crate::store::schema::keys;
-use crate::store::schema::rows::encode;
+use crate::store::schema::rows::encode_long;
 use crate::sync::{Arc, lock};
 
 /// Maximum size of the rows of one batch, bytes; the last operation may exceed it.
@@ -35,6 +35,8 @@ const SCAN_EACH: Duration = Duration::from_micros(10);
 const SCAN_INTERVAL_MAX: Duration = Duration::from_millis(50);
 /// Interval of checks whether a commit is not durable. A commit that no caller waits for is flushed by the second check.
 const FLUSH_CHECK: Duration = Duration::from_millis(500);
+/// The number of committed operations from which they are flushed without delay: until then each keeps some kilobytes of memory.
+const FLUSH_MANY: usize = 2000;
 /// Interval of checks whether the log is to be uploaded.
 const LOG_CHECK: Duration = Duration::from_secs(1);
 /// Delay after a failed commit.
@@ -268,13 +270,13 @@ impl Committer {
         applied.next_id = self.core.next_id();
         applied.clock = self.core.clock.last();
         applied.low_watermark = self.low_watermark_without(leaving).0;
-        let mut batch = Batch::new();
-        let mut rows_keys = Vec::new();
-        for operation in leaving {
-            for rows in operation.batches() {
-                rows_keys.extend(rows.rows().iter().map(|(key, _)| key.clone()));
-                batch.append(rows);
-            }
+        let batches: Vec<Batch> = leaving.iter().flat_map(|o| o.batches()).collect();
+        let count = batches.iter().map(|batch| batch.rows().len()).sum();
+        let mut batch = Batch::with_room(count);
+        let mut rows_keys = Vec::with_capacity(count);
+        for rows in batches {
+            rows_keys.extend(rows.rows().iter().map(|(key, _)| key.clone()));
+            batch.append(rows);
         }
         // Many operations change the same few rows: the counters of a directory and of the namespace.
         rows_keys.sort_unstable();
@@ -282,7 +284,7 @@ impl Committer {
         let settling = lock(&self.core.provisional).prepare(&mut batch, applied.next_id);
         let logged = self.log.record(&mut batch);
         let archived_watermarks = lock(&self.core.archived_watermarks).put(&applied, &mut batch);
-        let rows = encode(&batch);
+        let rows = encode_long(&batch, batch.encoded_max());
         let record = Record::Batch {
             epoch: self.core.epoch,
             number,
@@ -307,6 +309,9 @@ impl Committer {
         lock(&self.core.provisional).committed(settling);
         self.log.recorded(logged);
         self.queue.committed(leaving, commit);
+        if self.queue.committed_len() >= FLUSH_MANY {
+            self.many_committed.notify_one();
+        }
         self.core.health.moved();
         let mut expedited = lock(&self.core.health.expedited);
         for order in orders {
@@ -318,12 +323,13 @@ impl Committer {
     /// Flushes commits that no caller makes durable.
     ///
     /// A flush of a commit of which a caller is waiting would count as one more caller: the next fsync would wait for it
-    /// to come again. So only what was there at the check before is flushed.
+    /// to come again. So only what was there at the check before is flushed, or what are many operations.
     async fn flush_loop(self: Arc<Self>) {
         let mut seen = None;
         while !self.core.tasks.is_stopped() {
             tokio::select! {
                 () = tokio::time::sleep(FLUSH_CHECK) => {}
+                () = self.many_committed.notified() => seen = self.log.newest_commit(),
                 () = self.core.tasks.stopped() => return,
             }
             if self.core.health.is_fenced() {

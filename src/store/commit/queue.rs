@@ -241,6 +241,11 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
+    /// Returns the number of operations that are committed and not marked as `Durable`.
+    pub(crate) fn committed_len(&self) -> usize {
+        lock(&self.inner).committed.len()
+    }
+
     /// Returns the commit of the newest operation that is committed and not marked as `Durable`; `None` if there is none.
     pub(crate) fn newest_committed(&self) -> Option<Commit> {
         lock(&self.inner).newest_committed()

@@ -18,8 +18,9 @@ use crate::store::gc::Gc;
 use crate::store::gc::state::{CheckpointProgress, CheckpointStage, PartialList, UncitedSegments};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{AppliedRow, CheckpointRow, LogPlace, OlderLog};
+use crate::store::schema::rows::{CheckpointRow, LogPlace, OlderLog};
 use crate::store::schema::tables::{AppliedTable, RowTable};
 use crate::sync::Arc;
 

@@ -18,10 +18,11 @@ use crate::store::gc::Gc;
 use crate::store::gc::state::{SearchMark, SearchProgress, UncitedSegments, WaitingSegments};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{
-    AppliedRow, CheckpointRow, LogPlace, OlderLog, SearchedRow, UncitedRow, UncitedWait,
+    CheckpointRow, LogPlace, OlderLog, SearchedRow, UncitedRow, UncitedWait,
 };
 use crate::store::schema::tables::{AppliedTable, RowTable, SegmentTable, UncitedTable};
 use crate::sync::lock;

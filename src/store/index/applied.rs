@@ -7,8 +7,8 @@
 use crate::meta::Batch;
 use crate::store::index::current::Index;
 use crate::store::model::error::StoreError;
+use crate::store::schema::applied_row::{AppliedRow, EpochWatermark};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{AppliedRow, EpochWatermark};
 
 /// Maximum number of watermarks in `G A`. When there would be more, all but those of the newest epochs are archived in `G W`.
 const MARKS_MAX: usize = 32;

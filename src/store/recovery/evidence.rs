@@ -14,9 +14,9 @@ use crate::store::commit::epoch_object;
 use crate::store::commit::log_object::{self, LogBase, LogObject};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::AppliedRow;
 use crate::store::schema::rows::LogPlace;
 use crate::store::schema::tables::{AppliedTable, LoggedTable, RowTable};
 

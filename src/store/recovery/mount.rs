@@ -22,10 +22,11 @@ use crate::store::recovery::Recovery;
 use crate::store::recovery::journal::JournalRecords;
 use crate::store::recovery::replay::{FlushId, JournalReplay, ReplayedSession, UnreleasedFlush};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
+use crate::store::schema::rows::EntryState;
 use crate::store::schema::rows::LogPlace;
-use crate::store::schema::rows::{AppliedRow, EntryState};
 use crate::store::schema::tables::{OrphanTable, ProvisionalTable, RowTable};
 use crate::store::tree::inode::{
     FlushedState, LinkState, Supersession, VersionTimestamp, WriteSession,

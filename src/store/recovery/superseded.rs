@@ -9,10 +9,11 @@ use crate::store::commit::txn::Guards;
 use crate::store::data::contents::PendingContent;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, Kind, Op, Stamp};
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::journal_record::{OperationRecord, Record};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{
-    AppliedRow, DentryBody, DentryRow, EntryState, InodeRow, InodeState, RangeRow, VersionRecord,
+    DentryBody, DentryRow, EntryState, InodeRow, InodeState, RangeRow, VersionRecord,
 };
 use crate::store::schema::tables::{
     DentryTable, InodeTable, LocationTable, RangeTable, RowTable, VersionTable,

@@ -11,9 +11,10 @@ use crate::store::model::policy::DAY;
 use crate::store::model::version::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::schema::amounts;
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
-use crate::store::schema::rows::{AppliedRow, SegmentRow};
+use crate::store::schema::rows::SegmentRow;
 use crate::store::schema::tables::{
     AmountTable, AppliedTable, RangeTable, RowKey, RowTable, SegmentTable,
 };

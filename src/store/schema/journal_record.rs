@@ -164,8 +164,14 @@ impl ContentRecord {
 
 impl Record {
     pub(crate) fn encode(&self) -> Vec<u8> {
+        let large = match self {
+            Self::Batch { rows, .. } => rows.len(),
+            _ => 0,
+        };
+        let mut bytes = Vec::with_capacity(large + 32);
+        bytes.push(FORMAT);
         // proof: records are plain data, which serializes into a Vec always.
-        postcard::to_extend(self, vec![FORMAT]).expect("records are plain data")
+        postcard::to_extend(self, bytes).expect("records are plain data")
     }
 
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, StoreError> {

@@ -1,6 +1,7 @@
 //! Formats of what is stored: rows of the index, records of the journal, the manifest, object names.
 
 pub(crate) mod amounts;
+pub(crate) mod applied_row;
 pub(crate) mod forget_keys;
 pub(crate) mod journal_record;
 pub(crate) mod keys;

@@ -13,15 +13,16 @@ use crate::meta::Batch;
 use crate::store::model::error::StoreError;
 use crate::store::model::policy::Policy;
 use crate::store::model::version::Timestamp;
+use crate::store::schema::applied_row::{AppliedRow, EpochWatermark};
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
 use crate::store::schema::restore_rows::SteppedRestoreRow;
 use crate::store::schema::retention_rows::{
     CapRow, DirectoryPolicyRow, ForgottenRow, WaitingDrops,
 };
 use crate::store::schema::rows::{
-    AppliedRow, BindingRow, CheckpointRow, DentryRow, DirectoryLocation, EpochWatermark,
-    ImportedRow, InodeRow, LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy,
-    RangeRow, SearchedRow, SegmentRow, UncitedRow, VersionRecord, decode, encode,
+    BindingRow, CheckpointRow, DentryRow, DirectoryLocation, ImportedRow, InodeRow, LineageRow,
+    LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy, RangeRow, SearchedRow, SegmentRow,
+    UncitedRow, VersionRecord, decode, encode,
 };
 use crate::store::schema::tally::{self, RowTally};
 

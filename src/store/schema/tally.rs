@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::store::model::version::{Content, ContentRef, Ino, ROOT, Timestamp, VersionId};
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::label_rows::{HoldRow, LabelRow};
 use crate::store::schema::rows::{
-    AppliedRow, BindingRow, DentryBody, DentryRow, EntryState, ExtentSource, Filing, InodeRow,
-    InodeState, LineageRow, MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
+    BindingRow, DentryBody, DentryRow, EntryState, ExtentSource, Filing, InodeRow, InodeState,
+    LineageRow, MovedRow, OrphanRow, RangeRow, SegmentRow, VersionRecord,
 };
 
 /// An extent by the place of its first byte.

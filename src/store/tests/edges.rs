@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::meta::MetaStore;
+use crate::store::schema::applied_row::AppliedRow;
 
 async fn until(what: impl Fn() -> bool) {
     while !what() {
@@ -293,9 +294,9 @@ async fn usage_is_recounted_from_the_rows() {
 async fn check_names_a_wrong_count_of_files() {
     let index = crate::meta::MemoryStore::new(merge::merge);
     let mut batch = crate::meta::Batch::new();
-    let wrong = rows::AppliedRow {
+    let wrong = AppliedRow {
         files: 1,
-        ..rows::AppliedRow::default()
+        ..AppliedRow::default()
     };
     keys::applied().put(&mut batch, &wrong);
     let _commit = index.commit(batch).await.unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::writers::{close_and_check, find};
 use super::*;
 use crate::meta::SlateConfig;
+use crate::store::schema::applied_row::AppliedRow;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_writer_acknowledges_no_change() {
@@ -64,7 +65,7 @@ async fn applied_watermarks_survive_many_other_writers() {
     assert_eq!(history(&ns, ROOT, b"g").await.len(), 40);
     save(&ns, ROOT, b"f", b"two").await;
     ns.drain().await.unwrap();
-    let row: Option<rows::AppliedRow> = ns.core.index.row(&keys::applied()).await.unwrap();
+    let row: Option<AppliedRow> = ns.core.index.row(&keys::applied()).await.unwrap();
     assert!(row.is_some_and(|row| row.watermarks.len() <= 32));
     close_and_check(&left, ns).await;
 }

@@ -3,11 +3,10 @@
 use super::*;
 use crate::meta::{Batch, MetaRead, MetaStore, SlateConfig, SlateStore};
 use crate::store::schema::amounts;
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::object_names::object_key;
 use crate::store::schema::retention_keys;
-use crate::store::schema::rows::{
-    AppliedRow, DentryBody, DentryRow, Filing, VersionRecord, encode,
-};
+use crate::store::schema::rows::{DentryBody, DentryRow, Filing, VersionRecord, encode};
 use crate::store::schema::tables::{AppliedTable, DentryTable, RowTable, VersionTable};
 use log_object::LogObject;
 
