@@ -282,6 +282,12 @@ impl ReadRun {
                 }
                 let from = window.end.max(self.next);
                 let step = (window.step * 2).min(STEP_MAX);
+                // The budget has more for a step soon: the reader passes what was fetched. A short one now would be one request more, and so
+                // would each step behind it that begins within a segment.
+                let ahead = window.end.saturating_sub(self.next);
+                if step >= STEP_UNIT && free < STEP_UNIT && ahead >= STEP_UNIT / 2 {
+                    return None;
+                }
                 let to = step_end(from, step, free)?;
                 let (resolving, reserved) = watch::channel(());
                 window.begin(step, from, to);

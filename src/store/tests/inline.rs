@@ -80,7 +80,12 @@ async fn an_fsync_of_64_kib_uploads_no_segment_and_one_of_more_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fsyncs_of_many_files_at_once_upload_no_segment() {
     let cluster = TestCluster::new("inline-many");
-    let ns = Arc::new(cluster.open().await);
+    // As a mount does: a file waits for others before it is uploaded, and its fsync is called meanwhile.
+    let config = NamespaceConfig {
+        linger: Linger::AtOnce,
+        ..config(cluster.cache.path().to_owned())
+    };
+    let ns = Arc::new(cluster.try_open_with(config).await.unwrap());
     let mut callers = Vec::new();
     for number in 0..16_u64 {
         let ns = Arc::clone(&ns);

@@ -55,6 +55,22 @@ fn a_step_leaves_half_of_the_free_budget_to_others() {
 }
 
 #[test]
+fn a_long_run_waits_for_room_while_enough_is_fetched_ahead() {
+    let step = |free: u64, from: u64, to: u64| {
+        let runs = ReadAhead::default();
+        assert_eq!(in_order(&runs, 0, 16 * MIB).len(), 5, "up to 32 MiB");
+        let reads = (from..to).step_by(128 << 10);
+        let mut steps = reads.filter_map(|at| begun(&runs, at, 128 * KIB, free));
+        steps.next().map(|step| (step.from, step.to))
+    };
+    assert_eq!(step(6 * MIB, 16 * MIB, 28 * MIB), None);
+    let short = Some((32 * MIB, 35 * MIB));
+    assert_eq!(step(6 * MIB, 16 * MIB, 32 * MIB), short, "near its end");
+    let long = Some((32 * MIB, 40 * MIB));
+    assert_eq!(step(16 * MIB, 16 * MIB, 17 * MIB), long);
+}
+
+#[test]
 fn reads_without_order_fetch_nothing() {
     let runs = ReadAhead::default();
     let mut at = 1_u64;
