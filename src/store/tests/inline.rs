@@ -77,15 +77,19 @@ async fn an_fsync_of_64_kib_uploads_no_segment_and_one_of_more_does() {
     leave(ns).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn fsyncs_of_many_files_at_once_upload_no_segment() {
-    let cluster = TestCluster::new("inline-many");
-    // As a mount does: a file waits for others before it is uploaded, and its fsync is called meanwhile.
+/// Opens a namespace in which a saved file waits a second for others, as in a mount: its fsync is called before it is uploaded.
+async fn open_as_a_mount(cluster: &TestCluster) -> Namespace {
     let config = NamespaceConfig {
         linger: Linger::AtOnce,
         ..config(cluster.cache.path().to_owned())
     };
-    let ns = Arc::new(cluster.try_open_with(config).await.unwrap());
+    cluster.try_open_with(config).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fsyncs_of_many_files_at_once_upload_no_segment() {
+    let cluster = TestCluster::new("inline-many");
+    let ns = Arc::new(open_as_a_mount(&cluster).await);
     let mut callers = Vec::new();
     for number in 0..16_u64 {
         let ns = Arc::clone(&ns);
@@ -280,7 +284,7 @@ async fn of_two_that_rearrange_a_lineage_one_is_queued() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cycle_moves_inline_bytes_when_a_segment_is_full_of_them() {
     let cluster = TestCluster::new("inline-due");
-    let ns = cluster.open().await;
+    let ns = open_as_a_mount(&cluster).await;
     for number in 0..8_u64 {
         save_synced(
             &ns,
