@@ -65,7 +65,7 @@ pub(super) async fn is_there_after_a_crash(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_fsync_of_64_kib_uploads_no_segment_and_one_of_more_does() {
     let cluster = TestCluster::new("inline-limit");
-    let ns = cluster.open().await;
+    let ns = open_as_a_mount(&cluster).await;
     save_synced(&ns, b"a", &secret(64 * KIB, 1)).await;
     assert_eq!(segments(&cluster).await.len(), 0);
     save_synced(&ns, b"b", &secret(64 * KIB + 1, 2)).await;
