@@ -5,7 +5,7 @@
 //!
 //! The limits hold for an optimized build and are checked by
 //! `REWINDFS_TEST_LONG=1 cargo test --release --test mount scale:: -- --nocapture`, with 1,000,000 files, or with as many
-//! thousands as `REWINDFS_TEST_THOUSANDS` says. A build without optimization may take ten times as long; requests and
+//! thousands as `REWINDFS_TEST_THOUSANDS` says. A build without optimization may take five times as long; requests and
 //! memory are the same for both.
 
 use std::fs;
@@ -39,11 +39,11 @@ const LISTED: usize = 10_000;
 const MARK: &str = "REWINDFS_TEST_PLANT";
 /// The limit of the daemon's memory, MiB; and for each thousand inodes that the kernel references, KiB.
 const RESIDENT_MAX: u64 = 320;
-const REFERENCED_MAX: u64 = 100;
+const REFERENCED_MAX: u64 = 80;
 
 /// The factor for the limits of time in a build without optimization.
 fn patience(promised: Duration) -> Duration {
-    promised * if cfg!(debug_assertions) { 10 } else { 1 }
+    promised * if cfg!(debug_assertions) { 5 } else { 1 }
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn very_many_files_are_mounted_listed_and_traversed() {
 
 /// Lists one directory twice.
 fn list(mount: &TestMount, proxy: &Proxy) {
-    for (what, promised, most) in [("cold", 500, 25), ("warm", 300, 0)] {
+    for (what, promised, most) in [("cold", 2500, 25), ("warm", 1200, 0)] {
         let mark = proxy.mark();
         let ran = shell::sh_within(
             &mount.root(),
@@ -230,7 +230,8 @@ fn namespace_config(cache: &Path) -> NamespaceConfig {
         checkpoints: CheckpointLimits::default(),
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
-        memory_bytes: 64 << 20,
+        // With less, the filters of a million files do not fit, and each create reads one of two megabytes from the server.
+        memory_bytes: 2 << 30,
         dirty_bytes_max: 1 << 30,
         linger: Linger::AtOnce,
         host: "test".to_owned(),

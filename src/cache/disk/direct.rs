@@ -1,7 +1,7 @@
 //! Writes of blocks to the disk that bypass the kernel's page cache.
 //!
 //! The kernel keeps a file's pages for the mount already. A second copy of each block, in the page cache of the cache's own files,
-//! would cost memory, and where the kernel has to get fresh memory for it more time than everything else that a stream needs.
+//! would cost memory, and time where the kernel has to get fresh memory for it (docs/PROFILING.md).
 
 use std::fs::File;
 use std::io;

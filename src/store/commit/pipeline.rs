@@ -39,7 +39,7 @@ const FLUSH_CHECK: Duration = Duration::from_millis(500);
 const FLUSH_MANY: usize = 2000;
 /// Interval of checks whether the log is to be uploaded.
 const LOG_CHECK: Duration = Duration::from_secs(1);
-/// Delay after a failed commit.
+/// Delay after a failed commit or flush.
 const PAUSE: Duration = Duration::from_secs(1);
 impl Committer {
     /// Waits until all queued changes of a directory and of its names are in the bucket.
@@ -349,6 +349,7 @@ impl Committer {
                 && !matches!(error, StoreError::Fenced)
             {
                 tracing::warn!(%error, "flush failed; trying again");
+                self.core.sleep(PAUSE).await;
             }
         }
     }
