@@ -172,6 +172,7 @@ def beyond(options):
         bytes_up("bytes up per byte, stream", "write", 1.05),
         bytes_up("bytes up per byte, random 4 KiB writes", "random-write", 1.3),
         bytes_up("bytes up per byte, with an fsync each", "random-fsync", 4.5),
+        bytes_up(f"bytes up per byte, {options.mixed:,} s of mixed work", "mixed", 1.3),
     ]
 
 

@@ -6,14 +6,14 @@ from .peers import Peer, read_peer
 
 SYSTEMS = ["rewindfs", "nothing", "local", "raw", "s3fs", "rclone"]
 # In the order in which they run. idle waits for everything before it; crash and history leave much behind, so they come last.
-PHASES = ["create", "rename", "rm", "untar", "list", "clone", "stream", "random", "append", "sqlite", "clients", "idle", "crash", "history"]
+PHASES = ["create", "rename", "rm", "untar", "list", "clone", "stream", "random", "append", "sqlite", "clients", "mixed", "idle", "crash", "history"]
 EPILOG = (
     "All remote systems use an S3 server in memory, behind a proxy that delays and counts every request. cargo builds both, from "
     "tests/support/bench, and the release build of rewindfs. docs/BENCHMARKS.md says what the figures mean. "
     "Exit status: 0 done, also when goals are missed; 1 it could not measure; 2 usage error."
 )
 # For each number: its least value.
-LEAST = {"files": 1, "mebibytes": 1, "runs": 1, "idle": 1, "quiet": 0, "later": 0, "versions": 10, "behind": 1, "beside": 1, "fsyncs": 16}
+LEAST = {"files": 1, "mebibytes": 1, "runs": 1, "idle": 1, "quiet": 0, "later": 0, "versions": 10, "behind": 1, "mixed": 1, "beside": 1, "fsyncs": 16}
 
 
 def parse(words=None):
@@ -49,6 +49,7 @@ def add_sizes(parser):
     number("--idle", "S", 120, "for how long the requests of an idle mount are counted, seconds")
     number("--quiet", "S", 150, "for how long an idle mount is left alone before: it moves and logs what was written in the last two minutes, seconds")
     number("--later", "S", 75, "for how long the bytes that follow random writes are counted too, seconds")
+    number("--mixed", "S", 60, "for how long the mixed work lasts, seconds")
     number("--fsyncs", "N", 3000, "fsyncs before the daemon is killed")
     number("--beside", "N", 200, "files in the directories of the history phase")
     number("--behind", "N", 1000, "versions behind each of these files")

@@ -50,6 +50,7 @@ def rows(options):
         Row("reads-alone", "4 KiB reads cold, p99, alone", "each_ms"),
         Row("reads-fsync", "the same beside a write of 256 MiB + fsync", "each_ms"),
         Row("reads-stopped", "the same beside a stopped reader", "each_ms"),
+        Row("mixed", f"rounds of mixed work in {options.mixed:,} s", "per_second"),
         Row("idle-quiet", f"the {options.quiet:,} s after the last work", "requests_per_second"),
         Row("idle", "idle mount", "requests_per_second"),
         Row("idle-follower", "idle read-only mount beside it", "requests_per_second"),

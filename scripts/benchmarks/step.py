@@ -37,17 +37,17 @@ class Bench:
             return self.fail(name, error)
         return True
 
-    def step(self, name, work, user_bytes=0, settle=True, later=0):
+    def step(self, name, work, user_bytes=0, settle=True, later=0, limit=None):
         """Measures `work`. It returns the share that it has done, or a dictionary of values; None means that it has done all.
 
-        `later` is for how many seconds the bytes that follow are counted too. Returns whether the step succeeded.
+        `later` is for how many seconds the bytes that follow are counted too, `limit` after how many blocked work is ended. Returns whether the step succeeded.
         """
         before, cpu = self.system.servers.stats(), self.system.cpu()
         start = time.monotonic()
         done, values = 1.0, {}
         try:
             # The work ends by itself at the limit, unless a call is blocked.
-            with self.guard(self.options.cap * 2 + 60):
+            with self.guard(limit or self.options.cap * 2 + 60):
                 answer = work()
             if isinstance(answer, float):
                 done = answer

@@ -74,8 +74,7 @@ impl Namespace {
         let shares = MemoryShares::of(config.memory_bytes);
         let slate = SlateConfig {
             local: backend.is_local(),
-            block_cache_bytes: shares.index_blocks + shares.index_rows,
-            meta_cache_bytes: shares.index_tables,
+            cache_bytes: shares.index_cache + shares.index_rows,
             reason: Some(why_not(&backend)),
             ..SlateConfig::new(merge::merge)
         };

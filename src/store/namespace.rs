@@ -98,8 +98,7 @@ impl Namespace {
         let shares = MemoryShares::of(config.memory_bytes);
         let slate = SlateConfig {
             local: backend.is_local(),
-            block_cache_bytes: shares.index_blocks,
-            meta_cache_bytes: shares.index_tables,
+            cache_bytes: shares.index_cache,
             unflushed_bytes: shares.index_rows as usize,
             tables: Some(TableDisk {
                 dir: dir.join("tables"),

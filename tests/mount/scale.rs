@@ -230,8 +230,7 @@ fn namespace_config(cache: &Path) -> NamespaceConfig {
         checkpoints: CheckpointLimits::default(),
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
-        // With less, the filters of a million files do not fit, and each create reads one of two megabytes from the server.
-        memory_bytes: 2 << 30,
+        memory_bytes: 256 << 20,
         dirty_bytes_max: 1 << 30,
         linger: Linger::AtOnce,
         host: "test".to_owned(),

@@ -1,6 +1,6 @@
 """The phases: each is a function that measures its steps on one system."""
 
-from . import clients, crash, data, files, history, idle, small
+from . import clients, crash, data, files, history, idle, mixed, small
 
 # The key is the word of --phases.
 PHASES = {
@@ -15,6 +15,7 @@ PHASES = {
     "append": small.append,
     "sqlite": small.sqlite,
     "clients": clients.clients,
+    "mixed": mixed.mixed,
     "idle": idle.idle,
     "crash": crash.crash,
     "history": history.history,

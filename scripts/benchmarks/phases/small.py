@@ -24,11 +24,12 @@ def repeat(bench, work):
 
 
 def append_line(path):
-    """Opens a file, appends a line, waits for its fsync and closes it."""
+    """Opens a file, appends a line, waits for its fsync and closes it. Returns the bytes of the line."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(file, LINE)
         os.fsync(file)
+        return len(LINE)
     finally:
         os.close(file)
 

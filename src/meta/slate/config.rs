@@ -10,7 +10,7 @@ use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, CompressionCodec, GarbageCollectorDirectoryOptions,
     GarbageCollectorOptions,
 };
-use slatedb::db_cache::{DbCache, SplitCache};
+use slatedb::db_cache::DbCache;
 use std::time::Duration;
 
 /// The time limit of an open. For scale: the replay of a log of 400,000 rows from a slow store takes a second.
@@ -41,6 +41,10 @@ const COMPACT_EVERY: Duration = Duration::from_secs(1);
 /// The number of rows from which a table has a filter.
 const FILTER_KEYS_MIN: u32 = 100;
 
+/// The size of the tables that compactions write. The index and the filter of a table are read as a whole, and take a thirtieth of its size:
+/// with small tables an index that does not fit into memory costs less per lookup.
+const TABLE_BYTES: usize = 16 << 20;
+
 /// The configuration of an index.
 #[derive(Clone)]
 pub(crate) struct SlateConfig {
@@ -50,10 +54,8 @@ pub(crate) struct SlateConfig {
     pub(crate) local: bool,
     /// Where windows of tables are kept on disk; `None` keeps them in memory only. Not used for a local object store.
     pub(crate) tables: Option<TableDisk>,
-    /// The limit of cached blocks of rows, in bytes.
-    pub(crate) block_cache_bytes: u64,
-    /// The limit of cached table indexes and filters, in bytes; they take about 2 MB per million rows.
-    pub(crate) meta_cache_bytes: u64,
+    /// The limit of cached table indexes, filters and blocks of rows, in bytes; the first two take about 2 MB per million rows.
+    pub(crate) cache_bytes: u64,
     /// The limit of rows in memory that are not uploaded, in bytes; commits wait beyond it.
     pub(crate) unflushed_bytes: usize,
     /// The age at which unreferenced objects are deleted; at most a day, which is the engine's default.
@@ -78,8 +80,7 @@ impl SlateConfig {
             merge,
             local: false,
             tables: None,
-            block_cache_bytes: 64 << 20,
-            meta_cache_bytes: 32 << 20,
+            cache_bytes: 96 << 20,
             unflushed_bytes: 64 << 20,
             collect_after: COLLECT_AFTER_MAX,
             polls_kept: POLLS_KEPT,
@@ -109,7 +110,7 @@ impl SlateConfig {
                     compactions_poll_interval: COMPACT_EVERY,
                     max_concurrent_compactions: 2,
                     max_subcompactions: 2,
-                    max_sst_size: 64 << 20,
+                    max_sst_size: TABLE_BYTES,
                     max_fetch_tasks: 2,
                     bytes_to_fetch: 256 << 10,
                     min_filter_keys: FILTER_KEYS_MIN,
@@ -144,14 +145,7 @@ impl SlateConfig {
 
     /// The cache of rows, table indexes and filters.
     pub(super) fn memory_cache(&self) -> Arc<dyn DbCache> {
-        let of = |bytes: u64| -> Option<Arc<dyn DbCache>> {
-            Some(Arc::new(RowCache::new(
-                usize::try_from(bytes).unwrap_or(usize::MAX),
-            )))
-        };
-        let split = SplitCache::new()
-            .with_block_cache(of(self.block_cache_bytes))
-            .with_meta_cache(of(self.meta_cache_bytes));
-        Arc::new(split.build())
+        let bytes = usize::try_from(self.cache_bytes).unwrap_or(usize::MAX);
+        Arc::new(RowCache::new(bytes))
     }
 }

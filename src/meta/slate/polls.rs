@@ -1,7 +1,8 @@
 //! Answers to the engine's polls that are kept, so that an index that does not change costs few requests.
 //!
 //! The engine reads its manifest every second and its list of compactions every five, several times at once: it asks for the next number, which
-//! does not exist, and for the boundary of its garbage collection. This process is the only one that writes them, unless another
+//! does not exist, and for the boundary of its garbage collection. That small object is always asked for as a whole, so that one answer serves
+//! all who ask, whatever entity tag they know. This process is the only one that writes them, unless another
 //! writer takes the index, so an answer stays right until this process writes, and is asked for again after [`PollConfig::keep`].
 //!
 //! Invariants: before the index is open, nothing is kept, because the engine then checks that it is the only writer. A write or a deletion
@@ -75,11 +76,10 @@ struct AnswerTable {
     last_poll: Option<PollTime>,
 }
 
-/// An answer, the request for it, and when it came.
+/// An answer, the object it is about, and when it came.
 #[derive(Debug, Clone)]
 struct KeptAnswer {
     at: Path,
-    if_none_match: Option<String>,
     since: Instant,
     answer: Answer,
 }
@@ -87,7 +87,6 @@ struct KeptAnswer {
 #[derive(Debug, Clone)]
 enum Answer {
     NotFound,
-    NotModified,
     /// A small object.
     Found(ObjectMeta, Attributes, Bytes),
 }
@@ -125,7 +124,7 @@ impl KeptAnswers {
     }
 
     /// Finds the answer to a request; without one, returns the generation that a new answer belongs to.
-    fn find(&self, at: &Path, options: &GetOptions, config: PollConfig) -> Lookup {
+    fn find(&self, at: &Path, config: PollConfig) -> Lookup {
         let now = PollTime::now();
         let mut table = lock(&self.0);
         if is_manifest(at) {
@@ -137,10 +136,7 @@ impl KeptAnswers {
         }
         let AnswerTable { answers, .. } = &mut *table;
         answers.retain(|one| now.awake.saturating_duration_since(one.since) < config.keep);
-        let found = answers
-            .iter()
-            .find(|one| one.at == *at && one.if_none_match == options.if_none_match);
-        match found {
+        match answers.iter().find(|one| one.at == *at) {
             Some(one) => Lookup::Kept(one.answer.clone()),
             None => Lookup::Unknown(table.generation),
         }
@@ -160,12 +156,15 @@ enum Lookup {
 }
 
 impl Answer {
-    fn into_result(self, at: &Path) -> Result<GetResult> {
+    /// The result of a read by a caller that knows the object with the entity tag `known`.
+    fn into_result(self, at: &Path, known: Option<&str>) -> Result<GetResult> {
         let path = at.to_string();
         let source = "an earlier answer".into();
         match self {
             Self::NotFound => Err(Error::NotFound { path, source }),
-            Self::NotModified => Err(Error::NotModified { path, source }),
+            Self::Found(meta, ..) if known.is_some() && meta.e_tag.as_deref() == known => {
+                Err(Error::NotModified { path, source })
+            }
             Self::Found(meta, attributes, bytes) => Ok(GetResult {
                 payload: GetResultPayload::Stream(
                     futures::stream::once(std::future::ready(Ok(bytes))).boxed(),
@@ -197,17 +196,21 @@ impl PollStore {
     }
 
     async fn poll(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        if let Lookup::Kept(answer) = self.answers.find(at, &options, self.config) {
-            return answer.into_result(at);
+        let known = options.if_none_match.as_deref();
+        if let Lookup::Kept(answer) = self.answers.find(at, self.config) {
+            return answer.into_result(at, known);
         }
         let turn = self.turns.of(at);
         let _asking = turn.lock().await;
-        let generation = match self.answers.find(at, &options, self.config) {
-            Lookup::Kept(answer) => return answer.into_result(at),
+        let generation = match self.answers.find(at, self.config) {
+            Lookup::Kept(answer) => return answer.into_result(at, known),
             Lookup::Unknown(generation) => generation,
         };
-        let if_none_match = options.if_none_match.clone();
-        let answer = match self.inner.get_opts(at, options).await {
+        let whole = GetOptions {
+            if_none_match: None,
+            ..options.clone()
+        };
+        let answer = match self.inner.get_opts(at, whole).await {
             Ok(got) if is_boundary(at) => {
                 let (meta, attributes) = (got.meta.clone(), got.attributes.clone());
                 Answer::Found(meta, attributes, got.bytes().await?)
@@ -218,7 +221,6 @@ impl PollStore {
                 return Ok(got);
             }
             Err(Error::NotFound { .. }) => Answer::NotFound,
-            Err(Error::NotModified { .. }) => Answer::NotModified,
             // While the store fails, much can happen that is not seen.
             Err(error) => {
                 self.answers.drop_all();
@@ -227,12 +229,11 @@ impl PollStore {
         };
         let kept = KeptAnswer {
             at: at.clone(),
-            if_none_match,
             since: Instant::now(),
             answer: answer.clone(),
         };
         self.answers.keep(generation, kept);
-        answer.into_result(at)
+        answer.into_result(at, known)
     }
 }
 
@@ -255,9 +256,10 @@ fn is_polled(at: &Path) -> bool {
     matches!(folder(at), "manifest" | "compactions" | "gc")
 }
 
-/// Tells whether a request has no conditions but an entity tag.
-fn is_poll(options: &GetOptions) -> bool {
+/// Tells whether a request is for a whole object without conditions; a boundary may be asked for with an entity tag.
+fn is_poll(at: &Path, options: &GetOptions) -> bool {
     !options.head
+        && (options.if_none_match.is_none() || is_boundary(at))
         && options.range.is_none()
         && options.version.is_none()
         && options.if_match.is_none()
@@ -299,7 +301,7 @@ impl ObjectStore for PollStore {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        if is_polled(at) && is_poll(&options) && self.opened.is_set() {
+        if is_polled(at) && is_poll(at, &options) && self.opened.is_set() {
             return self.poll(at, options).await;
         }
         let got = self.inner.get_opts(at, options).await;

@@ -1,5 +1,8 @@
 //! The memory cache of the index: parsed blocks, table indexes and filters, by their weight in bytes.
 //!
+//! They are in one order of use. A lookup uses the index and the filter of a table before it knows which block to read, so those of the
+//! tables that are in use stay, whatever part of the cache they take; blocks have the rest.
+//!
 //! Readers that miss the same entry at the same time share one request.
 
 use crate::sync::{Arc, AtomicBool, Ordering};

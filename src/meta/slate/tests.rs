@@ -24,6 +24,8 @@ struct Bucket {
     uploads: AtomicUsize,
     /// Bytes of tables that were read.
     read: AtomicUsize,
+    /// Reads of tables.
+    reads: AtomicUsize,
     delay: Duration,
 }
 
@@ -84,6 +86,7 @@ impl ObjectStore for Bucket {
         if location.as_ref().contains("/compacted/") {
             let bytes = got.range.end - got.range.start;
             self.read.fetch_add(bytes as usize, Ordering::SeqCst);
+            self.reads.fetch_add(1, Ordering::SeqCst);
         }
         Ok(got)
     }
@@ -404,6 +407,54 @@ async fn much_is_in_tables_after_a_close_and_little_is_not() {
     }
 }
 
+/// Bytes that a compression does not make shorter; a multiple of eight.
+fn noise(state: &mut u64, len: usize) -> Vec<u8> {
+    let words = (0..len / 8).flat_map(|_| step(state).to_le_bytes());
+    words.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tables_filters_stay_in_memory_while_many_blocks_are_read() {
+    const ROWS: u64 = 20_000;
+    let bucket = Arc::new(Bucket::default());
+    let config = SlateConfig {
+        cache_bytes: 512 << 10,
+        ..SlateConfig::new(join)
+    };
+    let mut settings = config.settings();
+    let compactor = settings.compactor_options.as_mut();
+    let worker = compactor.and_then(|compactor| compactor.worker.as_mut());
+    worker.unwrap().max_sst_size = 128 << 10;
+    let store = Arc::<Bucket>::clone(&bucket);
+    let store = SlateStore::open_with(store, "meta", &config, settings).await;
+    let store = store.unwrap();
+    let mut state = 1;
+    for part in 0..ROWS / 500 {
+        let mut batch = Batch::new();
+        for number in 0..500 {
+            let row = part * 500 + number;
+            batch.put(format!("C{row:06}"), noise(&mut state, 256));
+        }
+        store.commit(batch).await.unwrap();
+    }
+    store.rewrite(b"C").await.unwrap();
+    let tables = store.db.manifest().all_sst_views().count();
+    assert!(tables > 30, "{tables} tables");
+    let lookups = 500;
+    for round in 0..2 {
+        let before = bucket.reads.load(Ordering::SeqCst);
+        for _ in 0..lookups {
+            let row = step(&mut state) % ROWS;
+            let found = store.get(format!("C{row:06}").as_bytes()).await.unwrap();
+            assert_eq!(found.unwrap().len(), 256);
+        }
+        let reads = bucket.reads.load(Ordering::SeqCst) - before;
+        println!("{reads} reads for {lookups} lookups in {tables} tables");
+        assert!(round == 0 || reads <= lookups / 2, "{reads} reads");
+    }
+    store.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_seek_reads_less_ahead_than_a_scan_and_finds_the_same_rows() {
     let bucket = Arc::new(Bucket::default());
@@ -417,15 +468,7 @@ async fn a_seek_reads_less_ahead_than_a_scan_and_finds_the_same_rows() {
     for part in 0..8 {
         let mut batch = Batch::new();
         for number in 0..500 {
-            // Nothing that a compression makes shorter.
-            let words = (0..128).flat_map(|_| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
-                (state ^ state >> 31).to_le_bytes()
-            });
-            let value: Vec<u8> = words.collect();
-            batch.put(format!("C{part}{number:03}"), value);
+            batch.put(format!("C{part}{number:03}"), noise(&mut state, 1024));
         }
         store.commit(batch).await.unwrap();
     }

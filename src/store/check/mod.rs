@@ -45,8 +45,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Number of rows between two progress reports.
 const ROWS_TOLD: u64 = 10_000;
 
-/// Size of the block cache, in bytes. A small one is enough, because the index is scanned once.
-const BLOCK_CACHE: u64 = 8 << 20;
+/// Size of the memory cache of the index, in bytes. A small one is enough, because the index is scanned once.
+const INDEX_CACHE: u64 = 32 << 20;
 
 /// The result of [`check_log`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub async fn check_log(
     }
     let slate = SlateConfig {
         local: backend.is_local(),
-        block_cache_bytes: BLOCK_CACHE,
+        cache_bytes: INDEX_CACHE,
         ..SlateConfig::new(merge::merge)
     };
     match evidence::examine(&backend, &slate).await? {

@@ -14,10 +14,8 @@ pub(crate) struct MemoryShares {
     pub(crate) unsaved: u64,
     /// Segments that are built and uploaded.
     pub(crate) uploads: u64,
-    /// Cached blocks of rows of the index.
-    pub(crate) index_blocks: u64,
-    /// Cached table indexes and filters of the index.
-    pub(crate) index_tables: u64,
+    /// Cached table indexes, filters and blocks of rows of the index.
+    pub(crate) index_cache: u64,
     /// Rows of the index that are in no table yet.
     pub(crate) index_rows: u64,
 }
@@ -31,8 +29,7 @@ impl MemoryShares {
             read_ahead: 5 * part,
             unsaved: 4 * part,
             uploads: 4 * part,
-            index_blocks: 4 * part,
-            index_tables: 3 * part,
+            index_cache: 7 * part,
             index_rows: 4 * part,
         };
         let blocks = memory - shares.sum_of_shares();
@@ -44,8 +41,7 @@ impl MemoryShares {
             + self.read_ahead
             + self.unsaved
             + self.uploads
-            + self.index_blocks
-            + self.index_tables
+            + self.index_cache
             + self.index_rows
     }
 }

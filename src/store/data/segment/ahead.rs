@@ -8,10 +8,11 @@ use crate::backend::{Backend, BackendError};
 use crate::cache::{BlockKey, BlockReservation, Budget, BudgetPermit};
 use crate::store::data::contents::ResolvedExtent;
 use crate::store::data::read_ahead::{Stretch, StretchReader};
-use crate::store::data::segment::neighbours::BlockSet;
+use crate::store::data::segment::neighbours::{BlockSet, NeighbourReads};
 use crate::store::data::segment::{BLOCK, ExtentReader, SEGMENT_MAX, blocks_of};
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::ExtentSource;
+use crate::sync::Arc;
 use crate::task::Tasks;
 
 /// Maximum number of blocks of one request.
@@ -63,7 +64,8 @@ impl ExtentReader {
         }
         let stretch = Stretch::new(reached.unwrap_or(0));
         for request in plan.requests {
-            let run = request.run(self.backend.clone(), stretch.watch(), tasks.clone());
+            let reads = Arc::clone(&self.neighbours);
+            let run = request.run(self.backend.clone(), stretch.watch(), reads);
             drop(tasks.spawn("read-ahead", run));
         }
         (reached, Some(stretch))
@@ -90,7 +92,7 @@ impl ExtentReader {
         }
         let stretch = Stretch::new(SEGMENT_MAX);
         for request in plan.requests {
-            let run = request.run(self.backend.clone(), stretch.watch(), reads.tasks.clone());
+            let run = request.run(self.backend.clone(), stretch.watch(), Arc::clone(reads));
             drop(reads.tasks.spawn("read-ahead", run));
         }
         reads.keep(id, stretch);
@@ -160,7 +162,8 @@ impl BlocksRequest {
     }
 
     /// Fetches the blocks, unless their reader goes away, and keeps their share of the budget until they are read.
-    async fn run(self, backend: Backend, reader: StretchReader, tasks: Tasks) {
+    async fn run(self, backend: Backend, reader: StretchReader, reads: Arc<NeighbourReads>) {
+        let tasks = &reads.tasks;
         let Self {
             id,
             first,
@@ -171,8 +174,10 @@ impl BlocksRequest {
             biased;
             () = reader.clone().abandoned() => return,
             () = tasks.stopped() => return,
-            fetched = fetch(backend, id, first, blocks) => {
-                if let Err(error) = fetched {
+            fetched = fetch(backend, id, first, blocks) => match fetched {
+                Ok(Some(end)) => reads.note_end(id, end),
+                Ok(None) => {}
+                Err(error) => {
                     tracing::debug!(segment = id.key(), %error, "blocks could not be fetched ahead");
                     return;
                 }
@@ -187,17 +192,18 @@ impl BlocksRequest {
     }
 }
 
-/// Fills neighbouring blocks with the bytes of a segment as they arrive.
+/// Fills neighbouring blocks with the bytes of a segment as they arrive. Returns the number of blocks of the segment if they reach its end.
 async fn fetch(
     backend: Backend,
     id: SegmentId,
     first: u32,
     blocks: Vec<BlockReservation>,
-) -> Result<(), BackendError> {
+) -> Result<Option<u32>, BackendError> {
     let start = u64::from(first) * BLOCK;
     let range = start..start + blocks.len() as u64 * BLOCK;
     let mut stream = backend.stream_range(&id.key(), range).await?;
     let mut blocks = blocks.into_iter();
+    let mut end = first;
     let mut buffer = BytesMut::with_capacity(BLOCK as usize);
     while let Some(chunk) = stream.chunk().await? {
         let mut rest = &chunk[..];
@@ -209,16 +215,20 @@ async fn fetch(
                 let full = std::mem::replace(&mut buffer, BytesMut::with_capacity(BLOCK as usize));
                 if let Some(block) = blocks.next() {
                     block.fill(full.freeze());
+                    end += 1;
                 }
             }
         }
     }
+    if !stream.is_tail() {
+        return Ok(None);
+    }
     // A short block is complete only at the end of its object.
-    if stream.is_tail()
-        && !buffer.is_empty()
+    if !buffer.is_empty()
         && let Some(block) = blocks.next()
     {
         block.fill(Bytes::copy_from_slice(&buffer));
+        end += 1;
     }
-    Ok(())
+    Ok(Some(end))
 }

@@ -23,8 +23,6 @@ const PROOF: u32 = 3;
 const NEAR: u32 = 8;
 /// The number of blocks that are read before the whole segment is fetched.
 const PROOF_OF_ALL: u32 = 8;
-/// The number of read blocks that make a segment one of a tree that is read whole.
-const MOST: u32 = 16;
 /// The number of segments whose reads are counted at the same time.
 const SEGMENTS: usize = 8;
 
@@ -41,6 +39,8 @@ pub(crate) struct NeighbourReads {
 #[derive(Debug)]
 struct SegmentReads {
     id: SegmentId,
+    /// The number of blocks of the segment, as far as it is known: a full one until a request has reached its end.
+    blocks: u32,
     read: BlockSet,
     fetched: BlockSet,
     stretches: Vec<Stretch>,
@@ -78,9 +78,11 @@ impl BlockSet {
 }
 
 impl SegmentReads {
-    /// Tells whether the segment was fetched as a whole, and most of it was read.
+    /// Tells whether the segment was fetched as a whole, and at least half of it was read: it is one of a tree that is read whole.
     fn is_read_whole(&self) -> bool {
-        self.fetched == BlockSet::ALL && self.read.len() >= MOST
+        let had = self.read.0 | self.fetched.0;
+        let all = BlockSet::from_range(0..self.blocks).0;
+        had & all == all && self.read.len() * 2 >= self.blocks
     }
 
     /// Notes that a block is read; returns those to be fetched, without it.
@@ -126,6 +128,7 @@ impl NeighbourReads {
         }
         let mut reads = SegmentReads {
             id,
+            blocks: BLOCKS,
             read: BlockSet::default(),
             fetched: BlockSet::default(),
             stretches: Vec::new(),
@@ -144,6 +147,14 @@ impl NeighbourReads {
         segments.push_front(reads);
         segments.truncate(SEGMENTS);
         wanted
+    }
+
+    /// Notes that a segment has no more than `blocks` blocks.
+    pub(super) fn note_end(&self, id: SegmentId, blocks: u32) {
+        let mut segments = lock(&self.segments);
+        if let Some(reads) = segments.iter_mut().find(|reads| reads.id == id) {
+            reads.blocks = blocks.min(BLOCKS);
+        }
     }
 
     /// Keeps a stretch of a segment, whose requests end when the segment is not counted any more.
@@ -204,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn the_next_segment_of_a_tree_is_fetched_by_its_first_read() {
         let reads = reads();
-        for index in 0..MOST {
+        for index in 0..BLOCKS / 2 {
             noted(&reads, 1, index);
         }
         assert_eq!(noted(&reads, 2, 7).len(), BLOCKS as usize);
@@ -214,6 +225,20 @@ mod tests {
             noted(&reads, sequence, 0);
         }
         assert_eq!(noted(&reads, 100, 7), [0_u32; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_short_segment_is_read_whole_when_half_of_it_is() {
+        for (blocks, read) in [(15, 8), (4, 3), (9, 8)] {
+            let reads = reads();
+            for index in 0..read {
+                assert_eq!(noted(&reads, 2 + u64::from(index), 0), [0_u32; 0]);
+                noted(&reads, 1, index);
+            }
+            assert_eq!(noted(&reads, 50, 7), [0_u32; 0], "its end is not known");
+            reads.note_end(segment(1), blocks);
+            assert_eq!(noted(&reads, 51, 7).len(), BLOCKS as usize);
+        }
     }
 
     #[tokio::test]
