@@ -39,6 +39,14 @@ impl StagingDir {
         Self::open_with(path, OpenFiles::within_limit())
     }
 
+    /// The directory of another process's staging files, of which nothing is created or changed.
+    pub(crate) fn of_earlier(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            open: Arc::new(OpenFiles::within_limit()),
+        }
+    }
+
     fn open_with(path: &Path, open: OpenFiles) -> Result<Self, CacheError> {
         fs::create_dir_all(path).map_err(|e| CacheError::io("create", path, e))?;
         Ok(Self {

@@ -17,6 +17,7 @@ mod place;
 mod price;
 mod progress;
 mod read;
+mod salvage;
 mod stamp;
 mod status;
 mod value;
@@ -143,6 +144,8 @@ enum Command {
     },
     /// Compare a namespace's log with its index, also while a mount writes it
     Check(check::CheckArguments),
+    /// Write what a cache directory has and the bucket may lack as plain files, without the bucket
+    Salvage(salvage::SalvageArguments),
     /// List, create, describe, change and delete the namespaces of a store
     Namespace {
         #[command(subcommand)]
@@ -213,6 +216,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
         Command::Stats(arguments) => return read(ReadJob::stats(*arguments)),
         Command::Why(arguments) => return read(ReadJob::why(*arguments)),
         Command::Label { command } => return label(command),
+        Command::Salvage(arguments) => salvage::salvage(&arguments),
         Command::Stamp { time, json } => stamp::stamp(&time, json),
         Command::Status(arguments) => status::status(&arguments),
         Command::Drain {

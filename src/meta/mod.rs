@@ -17,7 +17,7 @@ mod slate;
 mod contract;
 
 pub(crate) use error::MetaError;
-pub(crate) use journal::{Journal, JournalError, JournalToken, Recovered};
+pub(crate) use journal::{Journal, JournalError, JournalSnapshot, JournalToken, Recovered};
 #[cfg(test)]
 pub(crate) use memory::MemoryStore;
 pub(crate) use slate::{

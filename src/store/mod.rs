@@ -15,6 +15,7 @@ mod model;
 mod namespace;
 mod recovery;
 mod retention;
+mod salvage;
 mod schema;
 mod tree;
 
@@ -80,6 +81,7 @@ pub use retention::run::RunOptions;
 pub use retention::stats::{NamesBelow, StoreSizes};
 pub use retention::task::HORIZON_GRACE;
 pub use retention::why::{EndedState, KeptReasons};
+pub use salvage::{LocalDirectory, SalvageReport, SalvagedFile, StateOrigin};
 pub use schema::retention_rows::{AheadDrops, CapRow, WaitingCause, WaitingDrops};
 pub use tree::Tree;
 pub(crate) use tree::attributes::changed_xattrs;

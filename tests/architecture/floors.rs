@@ -24,6 +24,7 @@ const FLOORS: &[&str] = &[
     "gc",
     "forget",
     "recovery",
+    "salvage",
     "namespace.rs",
     "follower.rs",
     "admin.rs",

@@ -57,6 +57,7 @@ mod reclaim;
 mod restore;
 mod retention;
 mod running;
+mod salvage;
 mod samba;
 mod scale;
 mod small_disk;

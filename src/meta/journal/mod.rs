@@ -11,10 +11,12 @@ mod error;
 mod files;
 mod format;
 mod recover;
+mod snapshot;
 
 pub(crate) use error::JournalError;
 pub(crate) use files::JournalToken;
 pub(crate) use recover::Recovered;
+pub(crate) use snapshot::JournalSnapshot;
 
 use crate::sync::{Arc, Ordering, lock};
 use crate::task::lock_slow;

@@ -16,7 +16,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 /// The name of the file in the directory whose flock(2) is the journal's lock.
-const LOCK: &str = "LOCK";
+pub(super) const LOCK: &str = "LOCK";
 
 /// A record of an earlier process.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ fn lock_directory(dir: &Path) -> Result<File, JournalError> {
 }
 
 /// Lists the journal's files, oldest first.
-fn numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
+pub(super) fn numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
     let failed = |error| JournalError::of(dir, error);
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {

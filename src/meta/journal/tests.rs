@@ -367,3 +367,33 @@ fn a_payload_beyond_the_limit_is_refused() {
     drop(token);
     assert_eq!(open(dir.path()).unwrap().1[0].payload.len(), 5000);
 }
+
+#[test]
+fn a_snapshot_reads_what_an_open_recovers_and_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), 12);
+    let all = paths(dir.path());
+    let mut first = std::fs::read(&all[0]).unwrap();
+    first[FILE_HEADER + RECORD_HEADER] ^= 1;
+    std::fs::write(&all[0], &first).unwrap();
+    let newest = all.last().unwrap();
+    let mut cut = std::fs::read(newest).unwrap();
+    cut.extend_from_slice(b"unfinished");
+    std::fs::write(newest, &cut).unwrap();
+
+    let snapshot = JournalSnapshot::read(dir.path(), NAMESPACE).unwrap();
+    assert_eq!(paths(dir.path()), all);
+    assert_eq!(std::fs::read(&all[0]).unwrap(), first);
+    assert_eq!(std::fs::read(newest).unwrap(), cut);
+    let expected: Vec<_> = (1..12).map(numbered).collect();
+    assert_eq!(payloads(&snapshot.records), expected);
+    assert_eq!(snapshot.damage.len(), 1);
+    assert!(matches!(open(dir.path()), Err(JournalError::Busy(_))));
+    drop(snapshot);
+    let (_journal, recovered) = open(dir.path()).unwrap();
+    assert_eq!(payloads(&recovered), expected);
+    let busy = JournalSnapshot::read(dir.path(), NAMESPACE);
+    assert!(matches!(busy, Err(JournalError::Busy(_))));
+    let foreign = JournalSnapshot::read(dir.path(), Uuid::from_u128(8));
+    assert!(foreign.is_err());
+}

@@ -73,7 +73,7 @@ pub(crate) struct FlushId {
 }
 
 impl FlushId {
-    fn of(record: &FlushRecord) -> Self {
+    pub(crate) fn of(record: &FlushRecord) -> Self {
         Self {
             session: record.session,
             at: record.at,
