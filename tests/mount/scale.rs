@@ -41,9 +41,25 @@ const MARK: &str = "REWINDFS_TEST_PLANT";
 const RESIDENT_MAX: u64 = 320;
 const REFERENCED_MAX: u64 = 80;
 
-/// The factor for the limits of time in a build without optimization.
-fn patience(promised: Duration) -> Duration {
-    promised * if cfg!(debug_assertions) { 5 } else { 1 }
+/// What took longer or more than it may. It is reported at the end: making very many files takes hours, and the rest is worth knowing.
+#[derive(Default)]
+struct Missed(Vec<String>);
+
+impl Missed {
+    /// Compares a time with its limit, which is wider in a build without optimization.
+    fn time(&mut self, what: &str, took: Duration, promised: Duration) {
+        let promised = promised * if cfg!(debug_assertions) { 5 } else { 1 };
+        if took >= promised {
+            self.0
+                .push(format!("{what}: {took:?}, promised {promised:?}"));
+        }
+    }
+
+    fn number(&mut self, what: &str, found: u64, most: u64) {
+        if found > most {
+            self.0.push(format!("{what}: {found}, at most {most}"));
+        }
+    }
 }
 
 #[test]
@@ -68,19 +84,24 @@ fn very_many_files_are_mounted_listed_and_traversed() {
     let mut mount = TestMount::start(&place, &[]);
     let took = start.elapsed();
     println!("mount: {took:?}, {} requests", proxy.mark());
-    assert!(took < patience(Duration::from_secs(2)), "mount: {took:?}");
+    println!("{}", summary(&proxy.since(0)));
+    let mut missed = Missed::default();
+    missed.time("mount", took, Duration::from_secs(2));
 
-    list(&mount, &proxy);
-    rename_and_label(&mount, &proxy);
-    walk(&mount, &proxy, directories);
+    // Compactions that the session before has left read and write tables as well.
+    proxy.wait_quiet(Duration::from_secs(3), Duration::from_secs(600));
+    list(&mount, &proxy, &mut missed);
+    rename_and_label(&mount, &proxy, &mut missed);
+    walk(&mount, &proxy, directories, &mut missed);
     // The kernel has cached all inodes, and dropping them takes a while.
     let start = Instant::now();
     mount.umount();
     println!("umount: {:?}", start.elapsed());
+    assert!(missed.0.is_empty(), "{}", missed.0.join("\n"));
 }
 
 /// Lists one directory twice.
-fn list(mount: &TestMount, proxy: &Proxy) {
+fn list(mount: &TestMount, proxy: &Proxy, missed: &mut Missed) {
     for (what, promised, most) in [("cold", 2500, 25), ("warm", 1200, 0)] {
         let mark = proxy.mark();
         let ran = shell::sh_within(
@@ -97,22 +118,17 @@ fn list(mount: &TestMount, proxy: &Proxy) {
             .collect();
         assert_eq!(ran.ok().trim(), (LISTED + 1).to_string());
         println!("ls {what}: {took:?}, {} requests", requests.len());
-        assert!(
-            requests.len() <= most,
-            "ls {what}: {} requests, at most {most}:\n{}",
-            requests.len(),
-            summary(&requests)
+        missed.number(
+            &format!("requests of ls {what}"),
+            requests.len() as u64,
+            most,
         );
-        let promised = patience(Duration::from_millis(promised));
-        assert!(
-            took < promised,
-            "ls {what}: {took:?}, promised {promised:?}"
-        );
+        missed.time(&format!("ls {what}"), took, Duration::from_millis(promised));
     }
 }
 
 /// Renames the directory that holds everything and labels it: both cost the same for any number of files.
-fn rename_and_label(mount: &TestMount, proxy: &Proxy) {
+fn rename_and_label(mount: &TestMount, proxy: &Proxy, missed: &mut Missed) {
     let label = format!("{PROGRAM} label create moved before");
     for (what, script) in [("rename", "mv all moved; sync ."), ("label", &label)] {
         let mark = proxy.mark();
@@ -121,15 +137,12 @@ fn rename_and_label(mount: &TestMount, proxy: &Proxy) {
         ran.ok();
         let requests = proxy.since(mark).len();
         println!("{what}: {took:?}, {requests} requests");
-        assert!(
-            took < patience(Duration::from_millis(500)),
-            "{what}: {took:?}"
-        );
+        missed.time(what, took, Duration::from_millis(500));
     }
 }
 
 /// Traverses the whole tree and checks the daemon's memory.
-fn walk(mount: &TestMount, proxy: &Proxy, directories: usize) {
+fn walk(mount: &TestMount, proxy: &Proxy, directories: usize, missed: &mut Missed) {
     let before = resident(mount, "VmRSS");
     let mark = proxy.mark();
     let ran = shell::sh_within(
@@ -146,10 +159,7 @@ fn walk(mount: &TestMount, proxy: &Proxy, directories: usize) {
         proxy.since(mark).len()
     );
     let bound = RESIDENT_MAX + directories as u64 * REFERENCED_MAX / 1024;
-    assert!(
-        most < bound,
-        "{most} MiB resident while {files} files were walked, at most {bound}"
-    );
+    missed.number("MiB resident", most, bound);
 }
 
 /// A field of the daemon's memory in `/proc`, MiB.
