@@ -46,7 +46,7 @@ def add_sizes(parser):
 
     number("--files", "N", 10000, "files of 4 KiB that create, rename and rm work on")
     number("--mebibytes", "N", 256, "size of the large file")
-    number("--idle", "S", 120, "for how long the requests of an idle mount are counted, seconds")
+    number("--idle", "S", 300, "for how long the requests of an idle mount are counted, seconds: in five minutes everything that it repeats occurs")
     number("--quiet", "S", 150, "for how long an idle mount is left alone before: it moves and logs what was written in the last two minutes, seconds")
     number("--later", "S", 75, "for how long the bytes that follow random writes are counted too, seconds")
     number("--mixed", "S", 60, "for how long the mixed work lasts, seconds")

@@ -74,6 +74,21 @@ struct AnswerTable {
     generation: u64,
     answers: Vec<KeptAnswer>,
     last_poll: Option<PollTime>,
+    /// The newest objects of each folder that were written or found. Their keys ascend with their numbers.
+    newest: Vec<Path>,
+}
+
+impl AnswerTable {
+    /// Notes that a numbered object exists. Returns whether it is newer than those that are known.
+    fn note(&mut self, at: &Path) -> bool {
+        let known = self.newest.iter_mut().find(|one| folder(one) == folder(at));
+        match known {
+            Some(known) if *known >= *at => return false,
+            Some(known) => *known = at.clone(),
+            None => self.newest.push(at.clone()),
+        }
+        true
+    }
 }
 
 /// An answer, the object it is about, and when it came.
@@ -121,6 +136,13 @@ impl KeptAnswers {
         let mut table = lock(&self.0);
         table.generation += 1;
         table.answers.clear();
+    }
+
+    /// Notes that a numbered object was written or found. One that is newer than those that are known is a new state.
+    fn note(&self, at: &Path) {
+        if lock(&self.0).note(at) {
+            self.drop_all();
+        }
     }
 
     /// Finds the answer to a request; without one, returns the generation that a new answer belongs to.
@@ -215,9 +237,9 @@ impl PollStore {
                 let (meta, attributes) = (got.meta.clone(), got.attributes.clone());
                 Answer::Found(meta, attributes, got.bytes().await?)
             }
-            // A new state: what was said about others is old.
+            // In a new state, what was said about others is old. The garbage collection also reads states before it.
             Ok(got) => {
-                self.answers.drop_all();
+                self.answers.note(at);
                 return Ok(got);
             }
             Err(Error::NotFound { .. }) => Answer::NotFound,
@@ -289,6 +311,9 @@ impl ObjectStore for PollStore {
         self.answers.drop_all();
         let put = self.inner.put_opts(at, payload, o).await;
         self.answers.drop_all();
+        if put.is_ok() && !is_boundary(at) {
+            self.answers.note(at);
+        }
         put
     }
 

@@ -144,6 +144,28 @@ async fn a_write_of_this_process_is_seen_by_the_next_poll() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_of_a_state_that_is_known_ends_nothing() {
+    let (below, store) = opened();
+    for number in [1, 2] {
+        store.put(&manifest(number), "ours".into()).await.unwrap();
+    }
+    idle(&store, 3, 2).await;
+    reads(&below);
+    assert!(store.get(&manifest(1)).await.is_ok());
+    assert!(store.get(&manifest(2)).await.is_ok());
+    idle(&store, 3, 2).await;
+    assert_eq!(reads(&below), 2, "the two that were read");
+    below.put(&manifest(3), "theirs".into()).await.unwrap();
+    tokio::time::sleep(CONFIG.keep).await;
+    assert!(store.get(&manifest(3)).await.is_ok());
+    idle(&store, 4, 1).await;
+    assert!(store.get(&manifest(3)).await.is_ok());
+    reads(&below);
+    idle(&store, 4, 2).await;
+    assert_eq!(reads(&below), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_a_write_overtakes_is_not_kept() {
     let (_, store) = opened();
     let polled = Arc::clone(&store);
