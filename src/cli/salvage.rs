@@ -90,12 +90,10 @@ impl Totals {
     fn text(&self, to: &Path) -> String {
         let to = to.display();
         match (self.files, self.incomplete) {
-            (0, _) => {
-                "no state of a file is waiting: the bucket has all that was acknowledged".to_owned()
-            }
+            (0, _) => "no state of a file waits for the bucket".to_owned(),
             (files, 0) => format!("{files} states of files in {to}"),
             (files, incomplete) => format!(
-                "{files} states of files in {to}, {incomplete} of them incomplete: what {to}/parts lacks is in the bucket"
+                "{files} states of files in {to}, {incomplete} of them incomplete: those are in {to}/parts, and what they lack is not on this machine"
             ),
         }
     }

@@ -84,7 +84,7 @@ fn what_was_acknowledged_in_an_outage_is_salvaged_without_the_bucket() {
     mount.umount();
     let out = tempfile::tempdir().unwrap();
     let nothing = salvage(&mount.cache(), &out.path().join("nothing"), &[]).ok();
-    assert!(nothing.contains("the bucket has all"), "{nothing}");
+    assert!(nothing.contains("no state of a file waits"), "{nothing}");
     mount.mount();
     proxy.refuse(true);
     let (large, open) = work(&mount);

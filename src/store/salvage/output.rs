@@ -65,8 +65,9 @@ impl Output {
                 Err(text) => self.report.problems.push(text),
             }
         }
-        self.make_others(states, Kind::Directory);
-        self.make_others(states, Kind::Symlink);
+        for kind in [Kind::Directory, Kind::Symlink] {
+            self.make_others(states, kind);
+        }
     }
 
     fn write_state(
@@ -133,22 +134,29 @@ impl Output {
         }
     }
 
-    /// Makes the directories or the symbolic links that operations named.
+    /// Makes the directories or the symbolic links that operations named. All directories above come first: a damaged journal may name
+    /// something below a link.
     fn make_others(&mut self, states: &JournalStates, kind: Kind) {
-        for (_, named) in states.names.inodes() {
-            let Some(own) = named.own.as_ref().filter(|own| own.kind == kind) else {
-                continue;
-            };
+        let named = states.names.inodes().filter_map(|(_, named)| {
+            let own = named.own.as_ref().filter(|own| own.kind == kind)?;
             let path = joined(self.to.join("files"), &states.names.path(&named.place));
-            let made = match &own.content {
-                Content::Target(target) => link(&path, target),
-                _ => fs::create_dir_all(&path),
+            Some((path, &own.content))
+        });
+        let named: Vec<_> = named.collect();
+        let above = named.iter().map(|(path, _)| (path, above(path)));
+        let mut made: Vec<_> = above.collect();
+        made.extend(named.iter().map(|(path, content)| {
+            let made = match content {
+                Content::Target(target) => symlink(std::ffi::OsStr::from_bytes(target), path),
+                _ => fs::create_dir_all(path),
             };
-            if let Err(error) = made {
-                let text = format!("{}: {error}", path.display());
-                self.report.problems.push(text);
-            }
-        }
+            (path, made)
+        }));
+        let failed = made
+            .into_iter()
+            .filter_map(|(path, made)| Some((path, made.err()?)));
+        let problems = failed.map(|(path, error)| format!("{}: {error}", path.display()));
+        self.report.problems.extend(problems);
     }
 }
 
@@ -169,11 +177,6 @@ fn create(path: &Path) -> io::Result<File> {
     above(path)?;
     let mut how = OpenOptions::new();
     how.write(true).create_new(true).mode(0o600).open(path)
-}
-
-fn link(path: &Path, target: &Bytes) -> io::Result<()> {
-    above(path)?;
-    symlink(std::ffi::OsStr::from_bytes(target), path)
 }
 
 /// Writes the parts that are on this machine; the others become holes.
