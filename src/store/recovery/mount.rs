@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::cache::{BudgetPermit, Source};
+use crate::cache::BudgetPermit;
 use crate::meta::JournalToken;
 use crate::store::commit::log_object;
 use crate::store::commit::txn::{Guards, Txn};
@@ -104,7 +104,12 @@ impl Recovery {
                 position,
                 checksum,
             } => {
-                let source = self.staged(replay, file, position, len, checksum);
+                let source = replay.staged(
+                    &self.data.staging,
+                    file,
+                    position..position.saturating_add(len),
+                    checksum,
+                );
                 if let Some(work) = replay.sessions.get_mut(&session) {
                     work.stage(offset, len, source);
                 }
@@ -127,29 +132,6 @@ impl Recovery {
             }
             Record::Epoch { .. } | Record::Batch { .. } => {}
         }
-    }
-
-    fn staged(
-        &self,
-        replay: &mut JournalReplay,
-        file: u64,
-        position: u64,
-        len: u64,
-        checksum: u32,
-    ) -> Option<Source> {
-        let found = match replay.files.get(&file) {
-            Some(found) => Arc::clone(found),
-            None => {
-                let opened = Arc::new(self.data.staging.reopen(file).ok()?);
-                replay.files.insert(file, Arc::clone(&opened));
-                opened
-            }
-        };
-        let bytes = found.read_at(position, len as usize).ok()?;
-        (crc32c::crc32c(&bytes) == checksum).then_some(Source::File {
-            file: found,
-            position,
-        })
     }
 
     fn replay_operation(

@@ -4,11 +4,12 @@
 //! Invariant: records are applied in journal order, which is the order in which the changes were acknowledged.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::cache::{DirtyMap, DirtySnapshot, Source, StagingFile};
+use crate::cache::{DirtyMap, DirtySnapshot, Source, StagingDir, StagingFile};
 use crate::meta::{Change, JournalToken};
 use crate::store::commit::txn::Guards;
 use crate::store::data::contents::{PendingContent, UploadState};
@@ -214,6 +215,30 @@ pub(crate) fn staging_of(flushed: &DirtySnapshot) -> Vec<Arc<StagingFile>> {
 }
 
 impl JournalReplay {
+    /// Returns the bytes of a write in a staging file, at these positions in it; `None` if they are not what was written.
+    pub(crate) fn staged(
+        &mut self,
+        staging: &StagingDir,
+        file: u64,
+        positions: Range<u64>,
+        checksum: u32,
+    ) -> Option<Source> {
+        let found = match self.files.get(&file) {
+            Some(found) => Arc::clone(found),
+            None => {
+                let opened = Arc::new(staging.reopen(file).ok()?);
+                self.files.insert(file, Arc::clone(&opened));
+                opened
+            }
+        };
+        let (position, len) = (positions.start, positions.end - positions.start);
+        let bytes = found.read_at(position, len as usize).ok()?;
+        (crc32c::crc32c(&bytes) == checksum).then_some(Source::File {
+            file: found,
+            position,
+        })
+    }
+
     /// Takes out the write sessions of epochs that another writer superseded.
     pub(crate) fn take_superseded(&mut self) -> BTreeMap<u64, ReplayedSession> {
         let (foreign_writers, sessions) =

@@ -237,7 +237,12 @@ impl StateSearch {
                 position,
                 checksum,
             } => {
-                let source = self.staged(file, position, len, checksum);
+                let bytes = position..position.saturating_add(len);
+                let found = self.replay.staged(&self.staging, file, bytes, checksum);
+                let source = found.unwrap_or(Source::Reference {
+                    of: LOST,
+                    position: 0,
+                });
                 if let Some(work) = self.replay.sessions.get_mut(&session) {
                     work.stage(offset, len, Some(source));
                 }
@@ -259,30 +264,6 @@ impl StateSearch {
                 }
             }
             Record::Renamed { .. } | Record::Epoch { .. } | Record::Batch { .. } => {}
-        }
-    }
-
-    /// The bytes of a write in a staging file, if they are what was written.
-    fn staged(&mut self, file: u64, position: u64, len: u64, checksum: u32) -> Source {
-        let lost = Source::Reference {
-            of: LOST,
-            position: 0,
-        };
-        let files = &mut self.replay.files;
-        let found = match files.get(&file) {
-            Some(found) => Arc::clone(found),
-            None => match self.staging.reopen(file) {
-                Ok(opened) => Arc::clone(files.entry(file).or_insert(Arc::new(opened))),
-                Err(_) => return lost,
-            },
-        };
-        let bytes = found.read_at(position, usize::try_from(len).unwrap_or(usize::MAX));
-        match bytes.is_ok_and(|bytes| crc32c::crc32c(&bytes) == checksum) {
-            true => Source::File {
-                file: found,
-                position,
-            },
-            false => lost,
         }
     }
 
