@@ -19,7 +19,8 @@ pub(crate) struct RangeStream {
     chunks: BoxStream<'static, Result<Bytes, object_store::Error>>,
     /// Number of bytes that the store has announced and not sent yet.
     missing: u64,
-    is_tail: bool,
+    /// Length of the object, bytes.
+    object_len: u64,
     /// The longest wait for the next bytes.
     deadline: Duration,
     /// The object in messages.
@@ -53,19 +54,19 @@ impl Backend {
                 return Err(Class::Unavailable.error(&name, why));
             }
             let told = got.range.clone();
-            let is_tail = told.end == got.meta.size;
+            let object_len = got.meta.size;
             let chunks = match got.payload {
                 GetResultPayload::Stream(chunks) => chunks,
                 // A stream of a local file has a call of the blocking pool for every 8 KiB.
                 GetResultPayload::File(..) => futures::stream::once(got.bytes()).boxed(),
             };
-            Ok((chunks, told.end - told.start, is_tail))
+            Ok((chunks, told.end - told.start, object_len))
         });
-        let (chunks, missing, is_tail) = began.await?;
+        let (chunks, missing, object_len) = began.await?;
         Ok(RangeStream {
             chunks,
             missing,
-            is_tail,
+            object_len,
             deadline,
             name,
         })
@@ -100,8 +101,8 @@ impl RangeStream {
         Ok(Some(chunk))
     }
 
-    /// Tells whether the range ends with the object.
-    pub(crate) fn is_tail(&self) -> bool {
-        self.is_tail
+    /// Returns the length of the whole object, bytes.
+    pub(crate) fn object_len(&self) -> u64 {
+        self.object_len
     }
 }

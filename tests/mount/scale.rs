@@ -25,7 +25,7 @@ use rewindfs::task::Tasks;
 
 use crate::support::mount::{PROGRAM, TestMount};
 use crate::support::place::Place;
-use crate::support::proxy::{Proxy, summary};
+use crate::support::proxy::{Proxy, timeline};
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::{scale, shell};
 
@@ -84,7 +84,7 @@ fn very_many_files_are_mounted_listed_and_traversed() {
     let mut mount = TestMount::start(&place, &[]);
     let took = start.elapsed();
     println!("mount: {took:?}, {} requests", proxy.mark());
-    println!("{}", summary(&proxy.since(0)));
+    println!("{}", timeline(&proxy.since(0)));
     let mut missed = Missed::default();
     missed.time("mount", took, Duration::from_secs(2));
 

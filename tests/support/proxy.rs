@@ -19,6 +19,8 @@ pub(crate) struct Request {
     pub(crate) target: String,
     /// Body bytes sent by the client.
     pub(crate) sent: u64,
+    /// When its head had passed.
+    pub(crate) at: Instant,
 }
 
 impl Request {
@@ -206,6 +208,17 @@ pub(crate) fn summary(requests: &[Request]) -> String {
     text
 }
 
+/// When each request was sent, in milliseconds after the first, so that requests that wait for each other are seen.
+pub(crate) fn timeline(requests: &[Request]) -> String {
+    let mut text = String::new();
+    for request in requests {
+        let after = request.at.duration_since(requests[0].at).as_millis();
+        let (method, target) = (&request.method, &request.target);
+        writeln!(text, "{after:6} {method} {target}").expect("into a string");
+    }
+    text
+}
+
 /// How requests are handled.
 struct Routing<'a> {
     delay: &'a AtomicU64,
@@ -263,6 +276,7 @@ fn forward_requests(mut client: &TcpStream, mut server: &TcpStream, how: &Routin
                         method,
                         target,
                         sent: 0,
+                        at: Instant::now(),
                     });
                     if !reads {
                         guard.1 = Some(Instant::now());

@@ -336,10 +336,13 @@ impl ExtentReader {
             object: (id.epoch, id.sequence),
             index,
         };
-        self.blocks
-            .block(block, fetch)
-            .await
-            .map_err(|e| e.into_store(&name))
+        let found = self.blocks.block(block, fetch).await;
+        let found = found.map_err(|e| e.into_store(&name))?;
+        let len = found.bytes().len() as u64;
+        if len < BLOCK {
+            self.neighbours.note_len(id, start + len);
+        }
+        Ok(found)
     }
 
     /// Deletes the oldest cached blocks on the local disk until at least `bytes` bytes are free or none is left; returns how

@@ -22,12 +22,17 @@ const REQUESTS_MAX: usize = 16;
 /// How long fetched blocks keep their share of the budget while their reader pauses.
 const KEPT: Duration = Duration::from_secs(10);
 
+/// The number of blocks that the cache has already and that are read again, where that joins two requests of a segment: as many as arrive
+/// in the time of a request.
+const GAP_MAX: usize = 4;
+
 /// A request for neighbouring blocks of one segment.
 struct BlocksRequest {
     id: SegmentId,
     /// Index of the first block.
     first: u32,
-    blocks: Vec<BlockReservation>,
+    /// `None` for a block that is read but not kept.
+    blocks: Vec<Option<BlockReservation>>,
     permit: BudgetPermit,
 }
 
@@ -36,6 +41,8 @@ struct BlocksPlan<'a> {
     reader: &'a ExtentReader,
     budget: &'a Budget,
     requests: Vec<BlocksRequest>,
+    /// The longest gap between blocks of one request, blocks.
+    gap: usize,
 }
 
 impl ExtentReader {
@@ -51,6 +58,7 @@ impl ExtentReader {
             reader: self,
             budget,
             requests: Vec::new(),
+            gap: 0,
         };
         let mut reached = None;
         for (_, end, source) in extents {
@@ -81,6 +89,7 @@ impl ExtentReader {
             reader: self,
             budget: &reads.budget,
             requests: Vec::new(),
+            gap: GAP_MAX,
         };
         // A segment may be shorter than its last block here. The answer to such a request is short, or that there is nothing.
         let (behind, before): (Vec<u32>, Vec<u32>) =
@@ -135,9 +144,11 @@ impl BlocksPlan<'_> {
             return false;
         };
         if let Some(last) = self.requests.last_mut()
-            && last.is_followed_by(id, index)
+            && let Some(gap) = last.gap_before(id, index)
+            && gap <= self.gap
         {
-            last.blocks.push(block);
+            last.blocks.extend((0..gap).map(|_| None));
+            last.blocks.push(Some(block));
             last.permit.merge(permit);
             return true;
         }
@@ -147,7 +158,7 @@ impl BlocksPlan<'_> {
         self.requests.push(BlocksRequest {
             id,
             first: index,
-            blocks: vec![block],
+            blocks: vec![Some(block)],
             permit,
         });
         true
@@ -155,10 +166,11 @@ impl BlocksPlan<'_> {
 }
 
 impl BlocksRequest {
-    /// Tells whether a block comes next in the segment, and the request may still grow.
-    fn is_followed_by(&self, id: SegmentId, index: u32) -> bool {
+    /// Returns the number of blocks between the request and a block behind it; `None` if the request cannot grow to it.
+    fn gap_before(&self, id: SegmentId, index: u32) -> Option<usize> {
         let next = self.first as usize + self.blocks.len();
-        self.id == id && index as usize == next && self.blocks.len() < BLOCKS_MAX
+        let gap = (index as usize).checked_sub(next)?;
+        (self.id == id && self.blocks.len() + gap < BLOCKS_MAX).then_some(gap)
     }
 
     /// Fetches the blocks, unless their reader goes away, and keeps their share of the budget until they are read.
@@ -174,13 +186,9 @@ impl BlocksRequest {
             biased;
             () = reader.clone().abandoned() => return,
             () = tasks.stopped() => return,
-            fetched = fetch(backend, id, first, blocks) => match fetched {
-                Ok(Some(end)) => reads.note_end(id, end),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(segment = id.key(), %error, "blocks could not be fetched ahead");
-                    return;
-                }
+            fetched = fetch(backend, id, first, blocks, &reads) => if let Err(error) = fetched {
+                tracing::debug!(segment = id.key(), %error, "blocks could not be fetched ahead");
+                return;
             }
         }
         tokio::select! {
@@ -192,18 +200,20 @@ impl BlocksRequest {
     }
 }
 
-/// Fills neighbouring blocks with the bytes of a segment as they arrive. Returns the number of blocks of the segment if they reach its end.
+/// Fills neighbouring blocks with the bytes of a segment as they arrive, and notes how many blocks the segment has.
 async fn fetch(
     backend: Backend,
     id: SegmentId,
     first: u32,
-    blocks: Vec<BlockReservation>,
-) -> Result<Option<u32>, BackendError> {
+    blocks: Vec<Option<BlockReservation>>,
+    reads: &NeighbourReads,
+) -> Result<(), BackendError> {
     let start = u64::from(first) * BLOCK;
     let range = start..start + blocks.len() as u64 * BLOCK;
+    let end = range.end;
     let mut stream = backend.stream_range(&id.key(), range).await?;
+    reads.note_len(id, stream.object_len());
     let mut blocks = blocks.into_iter();
-    let mut end = first;
     let mut buffer = BytesMut::with_capacity(BLOCK as usize);
     while let Some(chunk) = stream.chunk().await? {
         let mut rest = &chunk[..];
@@ -213,22 +223,18 @@ async fn fetch(
             rest = more;
             if buffer.len() as u64 == BLOCK {
                 let full = std::mem::replace(&mut buffer, BytesMut::with_capacity(BLOCK as usize));
-                if let Some(block) = blocks.next() {
+                if let Some(Some(block)) = blocks.next() {
                     block.fill(full.freeze());
-                    end += 1;
                 }
             }
         }
     }
-    if !stream.is_tail() {
-        return Ok(None);
-    }
     // A short block is complete only at the end of its object.
     if !buffer.is_empty()
-        && let Some(block) = blocks.next()
+        && stream.object_len() <= end
+        && let Some(Some(block)) = blocks.next()
     {
         block.fill(Bytes::copy_from_slice(&buffer));
-        end += 1;
     }
-    Ok(Some(end))
+    Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! The files of a tree that was written together are in few segments, but not always in the order in which they are read. So the reads of
 //! small extents are counted by segment: from the third block of a segment on, blocks behind it are fetched together, from the eighth
-//! on the rest of the segment. While a tree is read like that, the first read in its next segment fetches all of it.
+//! on the rest of the segment. Where several segments are read at the same time, and the rest of one was fetched, the third block of
+//! another is enough. While a tree is read like that, the first read in its next segment fetches all of it.
 //!
 //! Invariant: what is fetched counts against the read-ahead budget of the mount until it is read, dropped, or ten seconds old.
 
@@ -11,6 +12,7 @@ use std::ops::Range;
 
 use crate::cache::Budget;
 use crate::store::data::read_ahead::Stretch;
+use crate::store::data::segment::BLOCK;
 use crate::store::schema::object_names::SegmentId;
 use crate::sync::{Mutex, lock};
 use crate::task::Tasks;
@@ -39,9 +41,11 @@ pub(crate) struct NeighbourReads {
 #[derive(Debug)]
 struct SegmentReads {
     id: SegmentId,
-    /// The number of blocks of the segment, as far as it is known: a full one until a request has reached its end.
+    /// The number of blocks of the segment, as far as it is known: a full one until an answer says how long it is.
     blocks: u32,
     read: BlockSet,
+    /// The block that was read last.
+    last: u32,
     fetched: BlockSet,
     stretches: Vec<Stretch>,
 }
@@ -78,24 +82,36 @@ impl BlockSet {
 }
 
 impl SegmentReads {
+    /// Returns all blocks of the segment.
+    fn all(&self) -> BlockSet {
+        BlockSet::from_range(0..self.blocks)
+    }
+
+    /// Tells whether the rest of the segment was fetched because many of its blocks were read.
+    fn is_fetched_whole(&self) -> bool {
+        self.fetched.0 & self.all().0 == self.all().0
+    }
+
     /// Tells whether the segment was fetched as a whole, and at least half of it was read: it is one of a tree that is read whole.
     fn is_read_whole(&self) -> bool {
         let had = self.read.0 | self.fetched.0;
-        let all = BlockSet::from_range(0..self.blocks).0;
+        let all = self.all().0;
         had & all == all && self.read.len() * 2 >= self.blocks
     }
 
-    /// Notes that a block is read; returns those to be fetched, without it.
-    fn note(&mut self, index: u32) -> BlockSet {
+    /// Notes that a block is read; returns those to be fetched, without it. `proof_of_all` blocks are read before the whole segment is.
+    fn note(&mut self, index: u32, proof_of_all: u32) -> BlockSet {
         if self.read.has(index) {
             return BlockSet::default();
         }
         self.read.add(index);
+        let is_backward = index < std::mem::replace(&mut self.last, index);
         let wanted = match self.read.len() {
-            PROOF_OF_ALL.. => BlockSet::ALL,
-            PROOF.. if self.fetched.len() == 0 => {
-                BlockSet::from_range(index..(index + NEAR).min(BLOCKS))
-            }
+            read if read >= proof_of_all => self.all(),
+            PROOF.. if self.fetched.len() == 0 => BlockSet::from_range(match is_backward {
+                true => (index + 1).saturating_sub(NEAR)..index + 1,
+                false => index..(index + NEAR).min(self.blocks),
+            }),
             _ => return BlockSet::default(),
         };
         let missing = BlockSet(wanted.0 & !self.fetched.0 & !self.read.0);
@@ -122,7 +138,8 @@ impl NeighbourReads {
         let mut segments = lock(&self.segments);
         let known = segments.iter().position(|reads| reads.id == id);
         if let Some(mut reads) = known.and_then(|at| segments.remove(at)) {
-            let wanted = reads.note(index);
+            let is_tree = segments.iter().any(|other| other.is_fetched_whole());
+            let wanted = reads.note(index, if is_tree { PROOF } else { PROOF_OF_ALL });
             segments.push_front(reads);
             return wanted;
         }
@@ -130,10 +147,11 @@ impl NeighbourReads {
             id,
             blocks: BLOCKS,
             read: BlockSet::default(),
+            last: index,
             fetched: BlockSet::default(),
             stretches: Vec::new(),
         };
-        reads.note(index);
+        reads.note(index, PROOF_OF_ALL);
         let mut is_tree = false;
         for before in segments.iter_mut().filter(|before| before.is_read_whole()) {
             is_tree = true;
@@ -149,11 +167,11 @@ impl NeighbourReads {
         wanted
     }
 
-    /// Notes that a segment has no more than `blocks` blocks.
-    pub(super) fn note_end(&self, id: SegmentId, blocks: u32) {
+    /// Notes that a segment has `len` bytes.
+    pub(super) fn note_len(&self, id: SegmentId, len: u64) {
         let mut segments = lock(&self.segments);
         if let Some(reads) = segments.iter_mut().find(|reads| reads.id == id) {
-            reads.blocks = blocks.min(BLOCKS);
+            reads.blocks = len.div_ceil(BLOCK).min(u64::from(BLOCKS)) as u32;
         }
     }
 
@@ -197,8 +215,8 @@ mod tests {
     async fn the_third_block_fetches_some_and_the_eighth_the_rest() {
         let reads = reads();
         assert_eq!(noted(&reads, 1, 20), [0_u32; 0]);
-        assert_eq!(noted(&reads, 1, 4), [0_u32; 0]);
-        assert_eq!(noted(&reads, 1, 2), [3, 5, 6, 7, 8, 9]);
+        assert_eq!(noted(&reads, 1, 2), [0_u32; 0]);
+        assert_eq!(noted(&reads, 1, 4), [5, 6, 7, 8, 9, 10, 11]);
         for index in [3, 30, 5, 6] {
             assert_eq!(noted(&reads, 1, index), [0_u32; 0]);
         }
@@ -210,6 +228,17 @@ mod tests {
         for index in 0..BLOCKS {
             assert_eq!(noted(&reads, 1, index), [0_u32; 0], "once is enough");
         }
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_is_read_backward_is_fetched_backward() {
+        let reads = reads();
+        assert_eq!(noted(&reads, 1, 11), [0_u32; 0]);
+        assert_eq!(noted(&reads, 1, 10), [0_u32; 0]);
+        assert_eq!(noted(&reads, 1, 9), [2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(noted(&reads, 2, 2), [0_u32; 0]);
+        assert_eq!(noted(&reads, 2, 1), [0_u32; 0]);
+        assert_eq!(noted(&reads, 2, 0), [0_u32; 0]);
     }
 
     #[tokio::test]
@@ -228,6 +257,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn beside_a_segment_that_is_fetched_whole_the_third_block_of_another_is_enough() {
+        let reads = reads();
+        for index in [1, 12, 23] {
+            noted(&reads, 2, index);
+        }
+        for index in 0..PROOF_OF_ALL {
+            noted(&reads, 1, index);
+        }
+        assert_eq!(noted(&reads, 3, 1), [0_u32; 0]);
+        assert_eq!(noted(&reads, 3, 12), [0_u32; 0]);
+        assert_eq!(noted(&reads, 3, 23).len() as u32, BLOCKS - 3);
+        // Of this one, the three blocks that were read and the eight behind the third are there.
+        let rest = noted(&reads, 2, 5);
+        assert_eq!(rest.len() as u32, BLOCKS - 2 - NEAR - 1, "{rest:?}");
+    }
+
+    #[tokio::test]
     async fn a_short_segment_is_read_whole_when_half_of_it_is() {
         for (blocks, read) in [(15, 8), (4, 3), (9, 8)] {
             let reads = reads();
@@ -236,7 +282,7 @@ mod tests {
                 noted(&reads, 1, index);
             }
             assert_eq!(noted(&reads, 50, 7), [0_u32; 0], "its end is not known");
-            reads.note_end(segment(1), blocks);
+            reads.note_len(segment(1), blocks * BLOCK - 1);
             assert_eq!(noted(&reads, 51, 7).len(), BLOCKS as usize);
         }
     }
