@@ -8,7 +8,7 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// The settings of the allocator, as text that ends with a zero byte: few arenas, and unused pages go back within a second.
+/// The settings of the allocator, as text that ends with a zero byte: few arenas, and unused pages go back at once.
 #[allow(
     unsafe_code,
     reason = "the allocator reads its settings from this symbol"
@@ -16,8 +16,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 // SAFETY: no other symbol of the program has this name. The allocator reads it as a pointer to a C string, which a reference to
 // an array that ends with a zero byte is.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 69] =
-    b"narenas:4,dirty_decay_ms:300,muzzy_decay_ms:0,background_thread:true\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 68] =
+    b"narenas:2,dirty_decay_ms:50,muzzy_decay_ms:0,background_thread:true\0";
 
 #[allow(
     clippy::disallowed_methods,

@@ -32,6 +32,7 @@ use crate::store::model::role::Role;
 use crate::store::model::version::{Ino, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::evidence::{self, Evidence};
+use crate::store::recovery::first_rows::read_first_rows;
 use crate::store::recovery::journal::{JournalRecords, RecoveredJournal};
 use crate::store::retention::Retention;
 use crate::store::schema::manifest::identity;
@@ -135,6 +136,7 @@ impl Namespace {
         parts: NamespaceParts,
         records: JournalRecords,
     ) -> Result<Self, StoreError> {
+        read_first_rows(&parts.index).await;
         let (namespace, orphans) = Self::assemble(parts).await?;
         let recovery = Recovery {
             core: Arc::clone(&namespace.core),

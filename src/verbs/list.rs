@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::sync::Arc;
 use bytes::Bytes;
 
 use super::error::VerbError;
@@ -46,7 +47,7 @@ impl FileStates {
     }
 
     /// Returns the states, oldest first.
-    pub(super) fn into_states(self) -> Vec<PastEntry> {
+    pub(super) fn into_states(self) -> Vec<Arc<PastEntry>> {
         self.list.versions
     }
 
@@ -64,7 +65,7 @@ impl FileStates {
                 entry,
             }
         };
-        self.list.versions.iter().map(of).collect()
+        self.list.versions.iter().map(Arc::as_ref).map(of).collect()
     }
 }
 
@@ -84,7 +85,7 @@ pub(super) async fn versions(
     let kept = kept_by(reader, &states.named()).await.map_err(&failed)?;
     for (state, kept_by) in states.into_states().into_iter().zip(kept) {
         let renamed_from = former_path(reader, state.renamed_from.as_ref()).await?;
-        let held = state.clone().of_inode();
+        let held = PastEntry::clone(&state).of_inode();
         let of_inode = match holds.entry(held.ino) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {

@@ -118,6 +118,7 @@ fn list(mount: &TestMount, proxy: &Proxy, missed: &mut Missed) {
             .collect();
         assert_eq!(ran.ok().trim(), (LISTED + 1).to_string());
         println!("ls {what}: {took:?}, {} requests", requests.len());
+        print!("{}", timeline(&requests));
         missed.number(
             &format!("requests of ls {what}"),
             requests.len() as u64,
@@ -155,8 +156,9 @@ fn walk(mount: &TestMount, proxy: &Proxy, directories: usize, missed: &mut Misse
     assert_eq!(ran.ok().trim(), files.to_string());
     let (after, most) = (resident(mount, "VmRSS"), resident(mount, "VmHWM"));
     println!(
-        "find: {took:?}, {} requests; resident before {before} MiB, after {after}, at most {most}",
-        proxy.since(mark).len()
+        "find: {took:?}, {} requests; resident before {before} MiB, after {after}, at most {most}: {} bytes for each inode that the kernel references",
+        proxy.since(mark).len(),
+        (after.saturating_sub(before) << 20) / files as u64
     );
     let bound = RESIDENT_MAX + directories as u64 * REFERENCED_MAX / 1024;
     missed.number("MiB resident", most, bound);

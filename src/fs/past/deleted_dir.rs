@@ -13,6 +13,7 @@ use super::state_file::StateFile;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, Kind, RemovedName, RemovedNames};
+use crate::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -90,7 +91,7 @@ fn found(dir: Ino, name: Bytes, removed: RemovedName) -> Found {
         dir,
         name,
         at: removed.at,
-        entry: removed.entry,
+        entry: Arc::new(removed.entry),
         links: 1,
     };
     Found {

@@ -86,7 +86,8 @@ impl HistoryDir {
         let history = past.namespace.history();
         let view = history.view();
         let newest = view.newest_file_versions(self.dir, &self.name, NEWEST);
-        let names = state_names(&self.name, &newest.await?);
+        let newest = newest.await?;
+        let names = state_names(&self.name, newest.iter());
         let link = self.pointers(&names).find(|link| link.pointer == pointer);
         Ok(Found {
             item: PastItem::file(link.ok_or(FsError::NotFound)?),
@@ -138,7 +139,7 @@ impl HistoryDir {
     }
 
     /// The node of one of the versions.
-    fn state_item(&self, entry: PastEntry) -> PastItem {
+    fn state_item(&self, entry: Arc<PastEntry>) -> PastItem {
         PastItem::file(StateFile(PastState {
             dir: self.dir,
             name: self.name.clone(),
@@ -197,7 +198,7 @@ impl PastDir for HistoryDir {
             None => self.find_earlier(past, &began).await?,
         };
         Ok(Found {
-            item: self.state_item(state),
+            item: self.state_item(Arc::new(state)),
             lasting,
         })
     }
@@ -216,7 +217,7 @@ impl PastDir for HistoryDir {
             // It had versions when it was looked up: they were deleted, which is not the same as an empty directory.
             return Err(FsError::Stale);
         }
-        let names = state_names(&self.name, &states);
+        let names = state_names(&self.name, states.iter().map(Arc::as_ref));
         let links: Vec<(Bytes, Found)> = self
             .pointers(&names)
             .map(|link| {
@@ -259,8 +260,8 @@ async fn find_in(
 }
 
 /// The names of versions in order: stamps, each with the extension of the file's own name.
-fn state_names(name: &[u8], states: &[PastEntry]) -> Vec<Bytes> {
-    let times: Vec<Timestamp> = states.iter().map(|state| state.version.timestamp).collect();
+fn state_names<'a>(name: &[u8], states: impl Iterator<Item = &'a PastEntry>) -> Vec<Bytes> {
+    let times: Vec<Timestamp> = states.map(|state| state.version.timestamp).collect();
     let named = stamp::print_all(&times).into_iter().map(|stamp| {
         let mut printed = stamp.into_bytes();
         printed.extend_from_slice(extension(name));

@@ -5,6 +5,7 @@ use super::shown::ShownAttrs;
 use crate::fs::error::FsResult;
 use crate::fs::set_ids::lends_rights;
 use crate::store::{Ino, PastEntry, StoreError, Timestamp};
+use crate::sync::Arc;
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub(super) struct PastState {
     /// The timestamp asked for.
     pub(super) at: Timestamp,
     /// The answer.
-    pub(super) entry: PastEntry,
+    pub(super) entry: Arc<PastEntry>,
     /// How many names led to it then; one where only the name asked for counts.
     pub(super) links: u32,
 }
@@ -31,7 +32,7 @@ impl PastState {
 
     /// The attributes as they were when it was found.
     pub(super) fn found_attributes(&self, past: &PastReader) -> ShownAttrs {
-        self.shown(past, self.entry.clone())
+        self.shown(past, &self.entry)
     }
 
     /// The attributes as they are now.
@@ -40,7 +41,7 @@ impl PastState {
     /// Those of the store.
     pub(super) async fn attributes(&self, past: &PastReader) -> FsResult<ShownAttrs> {
         let entry = self.newest(past).await?;
-        Ok(self.shown(past, entry))
+        Ok(self.shown(past, &entry))
     }
 
     /// The value of an extended attribute.
@@ -62,7 +63,7 @@ impl PastState {
     }
 
     /// The attributes of `entry`, which was read just now.
-    fn shown(&self, past: &PastReader, entry: PastEntry) -> ShownAttrs {
+    fn shown(&self, past: &PastReader, entry: &PastEntry) -> ShownAttrs {
         let ttl = match entry.is_over() {
             true => past.ttl,
             // Its attributes are the live inode's until it ends; those of a program that lends rights are never kept, as in the
@@ -72,7 +73,7 @@ impl PastState {
             }
             false => past.changing_ttl(),
         };
-        let shown = ShownAttrs::new(entry.attrs, ttl).with_allocated(entry.allocated);
+        let shown = ShownAttrs::new(entry.attrs.clone(), ttl).with_allocated(entry.allocated);
         ShownAttrs {
             links: self.links,
             ..shown
@@ -80,22 +81,24 @@ impl PastState {
     }
 
     /// The version with the attributes it has now: those of one that has not ended still change.
-    async fn newest(&self, past: &PastReader) -> FsResult<PastEntry> {
+    async fn newest(&self, past: &PastReader) -> FsResult<Arc<PastEntry>> {
         if !self.entry.is_over() {
             let history = past.namespace.history();
             let again = history.view().entry_at(self.dir, &self.name, self.at).await;
             match again {
-                Ok(Some(entry)) if entry.version == self.entry.version => return Ok(entry),
+                Ok(Some(entry)) if entry.version == self.entry.version => {
+                    return Ok(Arc::new(entry));
+                }
                 Ok(Some(entry)) if self.entry.shared.is_some() => {
                     let entry = entry.of_inode();
                     if entry.version == self.entry.version {
-                        return Ok(entry);
+                        return Ok(Arc::new(entry));
                     }
                 }
                 Ok(_) | Err(StoreError::NotFound) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(self.entry.clone())
+        Ok(Arc::clone(&self.entry))
     }
 }

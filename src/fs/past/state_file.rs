@@ -60,7 +60,7 @@ impl PastObject for StateFile {
         Some(HoldTarget::Version {
             directory: self.0.dir,
             name: self.0.name.clone(),
-            entry: Box::new(self.0.entry.clone()),
+            entry: Box::new(self.0.entry.as_ref().clone()),
         })
     }
 

@@ -11,6 +11,7 @@ use super::state_file::StateFile;
 use crate::fs::Caller;
 use crate::fs::error::{FsError, FsResult};
 use crate::store::{Ino, Kind, PastEntry, Retained, Timestamp};
+use crate::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::RangeInclusive;
@@ -100,10 +101,10 @@ impl DirAt {
             dir: self.dir,
             name,
             at: self.at,
-            entry: match links {
+            entry: Arc::new(match links {
                 Some(_) => entry.of_inode(),
                 None => entry,
-            },
+            }),
             links: links.unwrap_or(1),
         };
         Ok(match kind {

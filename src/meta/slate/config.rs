@@ -1,10 +1,12 @@
 //! The configuration of an index, and the settings of the engine that follow from it.
 
+use super::polls::KeptAnswers;
+use super::read_window::WindowTable;
 use super::reason::Reason;
 use super::row_cache::RowCache;
 use super::window_files::TableDisk;
 use crate::meta::MergeFn;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicBool, Ordering};
 use slatedb::Settings;
 use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, CompressionCodec, GarbageCollectorDirectoryOptions,
@@ -65,8 +67,38 @@ pub(crate) struct SlateConfig {
     pub(crate) polls_kept: Duration,
     /// The time limit of a read or a flush.
     pub(crate) deadline: Duration,
+    /// What an inspection has read, for the open behind it.
+    pub(crate) opening: OpeningReads,
     /// Returns why the object store fails, for the error of a call that exceeded its deadline.
     pub(crate) reason: Option<Reason>,
+}
+
+/// What the inspection of an index and the open behind it read once for both.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpeningReads {
+    pub(super) answers: Arc<KeptAnswers>,
+    pub(super) windows: Arc<WindowTable>,
+    /// Whether the object store has answered.
+    is_reached: Arc<AtomicBool>,
+}
+
+impl OpeningReads {
+    /// Forgets everything: what is read from now on is asked for.
+    pub(super) fn forget(&self) {
+        self.answers.drop_all();
+        self.windows.clear();
+        self.is_reached.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that the object store has answered.
+    pub(super) fn set_reached(&self) {
+        self.is_reached.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether the object store has answered.
+    pub(super) fn is_reached(&self) -> bool {
+        self.is_reached.load(Ordering::Relaxed)
+    }
 }
 
 impl SlateConfig {
@@ -85,6 +117,7 @@ impl SlateConfig {
             collect_after: COLLECT_AFTER_MAX,
             polls_kept: POLLS_KEPT,
             deadline: Duration::from_secs(30),
+            opening: OpeningReads::default(),
             reason: None,
         }
     }
@@ -109,7 +142,7 @@ impl SlateConfig {
                 worker: Some(CompactionWorkerOptions {
                     compactions_poll_interval: COMPACT_EVERY,
                     max_concurrent_compactions: 2,
-                    max_subcompactions: 2,
+                    max_subcompactions: 1,
                     max_sst_size: TABLE_BYTES,
                     max_fetch_tasks: 2,
                     bytes_to_fetch: 256 << 10,

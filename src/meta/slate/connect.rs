@@ -76,7 +76,10 @@ pub(super) async fn connect(
     watch: &OpenWatch,
 ) -> Result<(Path, Arc<dyn ObjectStore>), MetaError> {
     let place = Path::from(path);
-    first_contact(&*object_store, &place).await?;
+    if !config.opening.is_reached() {
+        first_contact(&*object_store, &place).await?;
+        config.opening.set_reached();
+    }
     let marked = Arc::new(VerifiedStore::new(
         object_store,
         config.local,
@@ -87,7 +90,8 @@ pub(super) async fn connect(
         let watched = WalStore::new(checked, Arc::clone(&watch.wal));
         return Ok((place, Arc::new(watched)));
     }
-    let windowed = Arc::new(ReadWindow::over(checked, watch.tables.clone()));
+    let windows = Arc::clone(&config.opening.windows);
+    let windowed = Arc::new(ReadWindow::over(checked, windows, watch.tables.clone()));
     let watched = Arc::new(WalStore::new(windowed, Arc::clone(&watch.wal)));
     Ok((place, with_few_polls(watched, config, watch)))
 }
@@ -98,19 +102,23 @@ fn with_few_polls(
     config: &SlateConfig,
     watch: &OpenWatch,
 ) -> Arc<dyn ObjectStore> {
-    let answers = Arc::<KeptAnswers>::default();
     let (keep, opened) = (config.polls_kept, watch.opened.clone());
+    let pause = WRITER_PAUSE;
+    let answers = Arc::clone(&config.opening.answers);
     match &watch.role {
-        EngineRole::Reader => store,
+        EngineRole::Reader => {
+            let config = PollConfig { keep, pause };
+            Arc::new(PollStore::new(store, config, opened, answers))
+        }
         EngineRole::Writer(tasks) => {
             let joined = Arc::new(JoinedDeletions::new(store, tasks));
-            let pause = WRITER_PAUSE;
             let config = PollConfig { keep, pause };
             Arc::new(PollStore::new(joined, config, opened, answers))
         }
         EngineRole::Follower(every) => {
             // Objects of the log are deleted a minute after their rows are in tables, so a follower looks earlier if it polls more often.
             let keep = keep.min(*every * FOLLOWER_POLLS);
+            let answers = Arc::<KeptAnswers>::default();
             let pause = WRITER_PAUSE.max(*every * 2);
             let config = PollConfig { keep, pause };
             let probes = LogProbes::new(store, *every / 2, Arc::clone(&answers));

@@ -107,6 +107,7 @@ pub(crate) async fn inspect(
     config: &SlateConfig,
     watched: &[Bytes],
 ) -> Result<Inspection, MetaError> {
+    config.opening.forget();
     let (place, store) = connect(
         object_store,
         path,
@@ -126,6 +127,7 @@ pub(crate) async fn inspect(
         }
         looks += 1;
         tokio::time::sleep(PAUSE).await;
+        config.opening.forget();
     }
 }
 

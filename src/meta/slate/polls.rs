@@ -5,16 +5,22 @@
 //! all who ask, whatever entity tag they know. This process is the only one that writes them, unless another
 //! writer takes the index, so an answer stays right until this process writes, and is asked for again after [`PollConfig::keep`].
 //!
-//! Invariants: before the index is open, nothing is kept, because the engine then checks that it is the only writer. A write or a deletion
+//! While the index is opened, an inspection and then the engine read the same manifests and listings, one after the other. One answer
+//! serves all of them for [`OPENING_KEPT`], and the boundary is asked for at the same time as the manifest that it is about. An answer
+//! may be old, because another writer may open the index at the same time. Then the engine's next write, which is conditional, fails,
+//! and what it reads afterwards is asked for.
+//!
+//! Invariants: what was read before a write is no answer after it: a write or a deletion
 //! of such an object drops every answer, also those of requests that are under way. So does a pause of the process, which shows
-//! as a late poll, or a failure of the store: another writer may have taken the index meanwhile.
+//! as a late poll, or a failure of the store: another writer may have taken the index meanwhile. Nothing that was read during the open is
+//! an answer after it.
 
 use super::verified::OpenedFlag;
 use crate::sync::{Arc, Mutex, lock};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
@@ -25,6 +31,9 @@ use rustix::time::{ClockId, clock_gettime};
 use std::fmt;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long answers are kept while the index is opened.
+const OPENING_KEPT: Duration = Duration::from_secs(5);
 
 /// How long answers are kept.
 #[derive(Debug, Clone, Copy)]
@@ -73,12 +82,20 @@ struct AnswerTable {
     /// Counts the events that drop all answers.
     generation: u64,
     answers: Vec<KeptAnswer>,
+    /// The listing of the manifests, while the index is opened.
+    listing: Option<KeptListing>,
     last_poll: Option<PollTime>,
     /// The newest objects of each folder that were written or found. Their keys ascend with their numbers.
     newest: Vec<Path>,
 }
 
 impl AnswerTable {
+    fn drop_all(&mut self) {
+        self.generation += 1;
+        self.answers.clear();
+        self.listing = None;
+    }
+
     /// Notes that a numbered object exists. Returns whether it is newer than those that are known.
     fn note(&mut self, at: &Path) -> bool {
         let known = self.newest.iter_mut().find(|one| folder(one) == folder(at));
@@ -91,18 +108,34 @@ impl AnswerTable {
     }
 }
 
+/// The objects of a folder.
+#[derive(Debug, Clone)]
+struct KeptListing {
+    folder: Path,
+    since: Instant,
+    objects: Vec<ObjectMeta>,
+}
+
+/// Whether an answer was given while the index was opened. Then it is none afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Open,
+}
+
 /// An answer, the object it is about, and when it came.
 #[derive(Debug, Clone)]
 struct KeptAnswer {
     at: Path,
     since: Instant,
+    phase: Phase,
     answer: Answer,
 }
 
 #[derive(Debug, Clone)]
 enum Answer {
     NotFound,
-    /// A small object.
+    /// A boundary, or a state that was read during the open.
     Found(ObjectMeta, Attributes, Bytes),
 }
 
@@ -133,9 +166,24 @@ impl PollTime {
 impl KeptAnswers {
     /// Drops every answer: the next poll is a request.
     pub(super) fn drop_all(&self) {
+        lock(&self.0).drop_all();
+    }
+
+    /// Returns a kept listing of a folder; without one, the generation that a new listing belongs to.
+    fn listing(&self, folder: &Path) -> std::result::Result<Vec<ObjectMeta>, u64> {
+        let table = lock(&self.0);
+        let kept = table.listing.as_ref();
+        let kept =
+            kept.filter(|kept| kept.folder == *folder && kept.since.elapsed() < OPENING_KEPT);
+        kept.map(|kept| kept.objects.clone())
+            .ok_or(table.generation)
+    }
+
+    fn keep_listing(&self, generation: u64, listing: KeptListing) {
         let mut table = lock(&self.0);
-        table.generation += 1;
-        table.answers.clear();
+        if table.generation == generation {
+            table.listing = Some(listing);
+        }
     }
 
     /// Notes that a numbered object was written or found. One that is newer than those that are known is a new state.
@@ -146,18 +194,23 @@ impl KeptAnswers {
     }
 
     /// Finds the answer to a request; without one, returns the generation that a new answer belongs to.
-    fn find(&self, at: &Path, config: PollConfig) -> Lookup {
+    fn find(&self, at: &Path, phase: Phase, config: PollConfig) -> Lookup {
         let now = PollTime::now();
         let mut table = lock(&self.0);
         if is_manifest(at) {
             let last = table.last_poll.replace(now);
             if last.is_some_and(|last| now.since(last) >= config.pause) {
-                table.generation += 1;
-                table.answers.clear();
+                table.drop_all();
             }
         }
         let AnswerTable { answers, .. } = &mut *table;
-        answers.retain(|one| now.awake.saturating_duration_since(one.since) < config.keep);
+        let keep = match phase {
+            Phase::Opening => OPENING_KEPT,
+            Phase::Open => config.keep,
+        };
+        answers.retain(|one| {
+            one.phase == phase && now.awake.saturating_duration_since(one.since) < keep
+        });
         match answers.iter().find(|one| one.at == *at) {
             Some(one) => Lookup::Kept(one.answer.clone()),
             None => Lookup::Unknown(table.generation),
@@ -189,7 +242,7 @@ impl Answer {
             }
             Self::Found(meta, attributes, bytes) => Ok(GetResult {
                 payload: GetResultPayload::Stream(
-                    futures::stream::once(std::future::ready(Ok(bytes))).boxed(),
+                    stream::once(std::future::ready(Ok(bytes))).boxed(),
                 ),
                 range: 0..meta.size,
                 meta,
@@ -201,7 +254,7 @@ impl Answer {
 }
 
 impl PollStore {
-    /// Wraps `inner`. Answers are kept from the moment when `opened` is set.
+    /// Wraps `inner`. Until `opened` is set, answers are kept for the open.
     pub(super) fn new(
         inner: Arc<dyn ObjectStore>,
         config: PollConfig,
@@ -217,14 +270,37 @@ impl PollStore {
         }
     }
 
+    fn phase(&self) -> Phase {
+        match self.opened.is_set() {
+            true => Phase::Open,
+            false => Phase::Opening,
+        }
+    }
+
+    /// Answers a request for a polled object. While the index is opened, the boundary of its garbage collection is asked for at the same time,
+    /// because the engine wants it next.
     async fn poll(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let Some(boundary) = boundary_of(at).filter(|_| self.phase() == Phase::Opening) else {
+            return self.ask(at, options).await;
+        };
+        let early = self.ask(&boundary, GetOptions::default());
+        let (answer, early) = futures::join!(self.ask(at, options), early);
+        if let Err(error) = early {
+            tracing::trace!(%error, "the boundary was not read early");
+        }
+        answer
+    }
+
+    /// Answers from what is kept, or with a request.
+    async fn ask(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         let known = options.if_none_match.as_deref();
-        if let Lookup::Kept(answer) = self.answers.find(at, self.config) {
+        let phase = self.phase();
+        if let Lookup::Kept(answer) = self.answers.find(at, phase, self.config) {
             return answer.into_result(at, known);
         }
         let turn = self.turns.of(at);
         let _asking = turn.lock().await;
-        let generation = match self.answers.find(at, self.config) {
+        let generation = match self.answers.find(at, phase, self.config) {
             Lookup::Kept(answer) => return answer.into_result(at, known),
             Lookup::Unknown(generation) => generation,
         };
@@ -233,7 +309,7 @@ impl PollStore {
             ..options.clone()
         };
         let answer = match self.inner.get_opts(at, whole).await {
-            Ok(got) if is_boundary(at) => {
+            Ok(got) if is_boundary(at) || phase == Phase::Opening => {
                 let (meta, attributes) = (got.meta.clone(), got.attributes.clone());
                 Answer::Found(meta, attributes, got.bytes().await?)
             }
@@ -252,11 +328,43 @@ impl PollStore {
         let kept = KeptAnswer {
             at: at.clone(),
             since: Instant::now(),
+            phase,
             answer: answer.clone(),
         };
         self.answers.keep(generation, kept);
         answer.into_result(at, known)
     }
+
+    /// Lists the manifests for all who ask during the open.
+    fn list_once(&self, folder: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        let generation = match self.answers.listing(folder) {
+            Ok(objects) => return stream::iter(objects.into_iter().map(Ok)).boxed(),
+            Err(generation) => generation,
+        };
+        let (listing, answers) = (self.inner.list(Some(folder)), Arc::clone(&self.answers));
+        let folder = folder.clone();
+        let all = async move {
+            let since = Instant::now();
+            let objects: Vec<ObjectMeta> = listing.try_collect().await?;
+            let kept = KeptListing {
+                folder,
+                since,
+                objects: objects.clone(),
+            };
+            answers.keep_listing(generation, kept);
+            let all: Result<_> = Ok(stream::iter(objects.into_iter().map(Ok)));
+            all
+        };
+        stream::once(all).try_flatten().boxed()
+    }
+}
+
+/// The boundary that the engine asks for after it has read a numbered state; `None` for a boundary.
+fn boundary_of(at: &Path) -> Option<Path> {
+    let kind = folder(at);
+    let place = at.as_ref().strip_suffix(at.filename()?)?;
+    let place = place.strip_suffix(&format!("{kind}/"))?;
+    (kind != "gc").then(|| Path::from(format!("{place}gc/{kind}.boundary")))
 }
 
 fn folder(at: &Path) -> &str {
@@ -326,7 +434,7 @@ impl ObjectStore for PollStore {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        if is_polled(at) && is_poll(at, &options) && self.opened.is_set() {
+        if is_polled(at) && is_poll(at, &options) {
             return self.poll(at, options).await;
         }
         let got = self.inner.get_opts(at, options).await;
@@ -353,7 +461,10 @@ impl ObjectStore for PollStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        match prefix.filter(|prefix| prefix.filename() == Some("manifest")) {
+            Some(folder) if self.phase() == Phase::Opening => self.list_once(folder),
+            _ => self.inner.list(prefix),
+        }
     }
 
     fn list_with_offset(

@@ -52,6 +52,7 @@ impl ObjectStore for CountedReads {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         self.objects.list(prefix)
     }
 
@@ -121,13 +122,91 @@ async fn polls_at_the_same_time_share_a_request_whose_answer_is_kept() {
     assert_eq!(reads(&below), 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn nothing_is_kept_before_the_index_is_open() {
+/// A store that is being opened, and another one behind it that shares its answers.
+async fn opening() -> (Arc<CountedReads>, OpenedFlag, [PollStore; 2]) {
     let below = Arc::<CountedReads>::default();
-    let inner: Arc<dyn ObjectStore> = Arc::<CountedReads>::clone(&below);
-    let store = PollStore::new(inner, CONFIG, OpenedFlag::default(), Arc::default());
-    idle(&store, 2, 5).await;
-    assert_eq!(reads(&below), 5);
+    below.objects.put(&manifest(1), "one".into()).await.unwrap();
+    let (flag, answers) = (OpenedFlag::default(), Arc::<KeptAnswers>::default());
+    let store = || {
+        let inner: Arc<dyn ObjectStore> = Arc::<CountedReads>::clone(&below);
+        PollStore::new(inner, CONFIG, flag.clone(), Arc::clone(&answers))
+    };
+    let stores = [store(), store()];
+    (below, flag, stores)
+}
+
+/// Reads what the engine reads when it looks for the newest manifest: it is number 1.
+async fn find_newest(store: &PollStore) {
+    let folder = Path::from("x/meta/manifest");
+    let listed: Vec<_> = store.list(Some(&folder)).try_collect().await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].location, manifest(1));
+    let found = store.get(&manifest(1)).await.unwrap();
+    assert_eq!(&found.bytes().await.unwrap()[..], b"one");
+    boundary_is_absent(store).await;
+    let next = store.get(&manifest(2)).await;
+    assert!(matches!(next, Err(Error::NotFound { .. })), "{next:?}");
+    boundary_is_absent(store).await;
+}
+
+async fn boundary_is_absent(store: &PollStore) {
+    let boundary = Path::from("x/meta/gc/manifest.boundary");
+    let absent = store.get(&boundary).await;
+    assert!(matches!(absent, Err(Error::NotFound { .. })), "{absent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_serves_an_inspection_and_the_open_behind_it() {
+    let (below, _, stores) = opening().await;
+    let start = Instant::now();
+    find_newest(&stores[0]).await;
+    assert_eq!(
+        reads(&below),
+        4,
+        "listing, manifest, boundary, next manifest"
+    );
+    let waited = start.elapsed().as_millis();
+    assert!(
+        waited <= 60,
+        "{waited} ms: three requests of 20 ms after each other"
+    );
+    find_newest(&stores[1]).await;
+    assert_eq!(reads(&below), 0);
+    tokio::time::sleep(OPENING_KEPT).await;
+    find_newest(&stores[1]).await;
+    assert_eq!(reads(&below), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_write_is_no_answer_after_it() {
+    let (below, _, stores) = opening().await;
+    find_newest(&stores[0]).await;
+    // Another writer is first, and the conditional write of this one fails.
+    below.objects.put(&manifest(2), "two".into()).await.unwrap();
+    let create = PutOptions::from(PutMode::Create);
+    let refused = stores[1].put_opts(&manifest(2), "own".into(), create).await;
+    assert!(
+        matches!(refused, Err(Error::AlreadyExists { .. })),
+        "{refused:?}"
+    );
+    reads(&below);
+    boundary_is_absent(&stores[1]).await;
+    let folder = Path::from("x/meta/manifest");
+    let listed: Vec<_> = stores[1].list(Some(&folder)).try_collect().await.unwrap();
+    assert_eq!(listed.len(), 2);
+    let found = stores[1].get(&manifest(2)).await.unwrap();
+    assert_eq!(&found.bytes().await.unwrap()[..], b"two");
+    assert_eq!(reads(&below), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_during_the_open_is_no_answer_after_it() {
+    let (below, flag, stores) = opening().await;
+    find_newest(&stores[0]).await;
+    reads(&below);
+    flag.set();
+    find_newest(&stores[1]).await;
+    assert_eq!(reads(&below), 4);
 }
 
 #[tokio::test(start_paused = true)]

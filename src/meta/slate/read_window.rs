@@ -32,26 +32,40 @@ const WINDOWS: usize = 32;
 /// A window that is read, or being read for all its waiting readers.
 type WindowCell = Arc<OnceCell<TableWindow>>;
 
+/// The most recently used windows, newest last.
+#[derive(Debug, Default)]
+pub(super) struct WindowTable(Mutex<VecDeque<(WindowKey, WindowCell)>>);
+
+impl WindowTable {
+    /// Drops all windows.
+    pub(super) fn clear(&self) {
+        lock(&self.0).clear();
+    }
+}
+
 /// A store whose tables are read in windows; all other requests are passed through.
 pub(super) struct ReadWindow {
     inner: Arc<dyn ObjectStore>,
-    /// The most recently used windows, newest last.
-    windows: Mutex<VecDeque<(WindowKey, WindowCell)>>,
+    windows: Arc<WindowTable>,
     files: Option<WindowFiles>,
 }
 
 impl ReadWindow {
-    /// Wraps `inner`; windows are also kept in `files`.
-    pub(super) fn over(inner: Arc<dyn ObjectStore>, files: Option<WindowFiles>) -> Self {
+    /// Wraps `inner`; windows are kept in `windows`, and also in `files`.
+    pub(super) fn over(
+        inner: Arc<dyn ObjectStore>,
+        windows: Arc<WindowTable>,
+        files: Option<WindowFiles>,
+    ) -> Self {
         Self {
             inner,
-            windows: Mutex::default(),
+            windows,
             files,
         }
     }
 
     fn slot(&self, key: WindowKey) -> WindowCell {
-        let mut windows = lock(&self.windows);
+        let mut windows = lock(&self.windows.0);
         let found = windows.iter().position(|(known, _)| *known == key);
         let slot = match found.and_then(|at| windows.remove(at)) {
             Some((_, slot)) => slot,
@@ -66,7 +80,7 @@ impl ReadWindow {
 
     /// Drops the windows of a table.
     fn forget(&self, at: &Path) {
-        lock(&self.windows).retain(|((known, _), _)| known != at);
+        lock(&self.windows.0).retain(|((known, _), _)| known != at);
         if let Some(files) = &self.files {
             files.forget(at);
         }
@@ -349,7 +363,11 @@ mod tests {
         );
         let table: Vec<u8> = (0..2 * WINDOW + 1000).map(|n| (n / 7) as u8).collect();
         store.put(&at, table.clone().into()).await.unwrap();
-        let around = ReadWindow::over(Arc::clone(&store) as Arc<dyn ObjectStore>, None);
+        let around = ReadWindow::over(
+            Arc::clone(&store) as Arc<dyn ObjectStore>,
+            Arc::default(),
+            None,
+        );
         for (from, to) in [
             (0, 1),
             (10, 16_000),
@@ -372,7 +390,11 @@ mod tests {
         );
         let len = (WINDOWS as u64 + 2) * WINDOW;
         store.put(&at, vec![1; len as usize].into()).await.unwrap();
-        let around = ReadWindow::over(Arc::clone(&store) as Arc<dyn ObjectStore>, None);
+        let around = ReadWindow::over(
+            Arc::clone(&store) as Arc<dyn ObjectStore>,
+            Arc::default(),
+            None,
+        );
         around.get_range(&at, 0..100).await.unwrap();
         // What is in a window needs the store no more.
         store.delete(&at).await.unwrap();
@@ -383,7 +405,7 @@ mod tests {
             let from = window * WINDOW;
             around.get_range(&at, from..from + 1).await.unwrap();
         }
-        assert_eq!(lock(&around.windows).len(), WINDOWS);
+        assert_eq!(lock(&around.windows.0).len(), WINDOWS);
         store.delete(&at).await.unwrap();
         assert!(around.get_range(&at, 0..100).await.is_err());
     }

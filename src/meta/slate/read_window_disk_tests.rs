@@ -45,7 +45,7 @@ impl Bench {
         let files = WindowFiles::open(place, tasks.clone()).await;
         assert!(files.is_some());
         let bucket = Arc::clone(&self.bucket) as Arc<dyn ObjectStore>;
-        (ReadWindow::over(bucket, files), tasks)
+        (ReadWindow::over(bucket, Arc::default(), files), tasks)
     }
 
     /// Reads a few bytes of a window as a new mount does, and waits until files are written.

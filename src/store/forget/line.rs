@@ -9,6 +9,7 @@ use crate::store::history::transient::TransientState;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, PastEntry, Timestamp};
 use crate::store::schema::keys;
+use crate::sync::Arc;
 
 /// The keys of the rows of a line.
 #[derive(Debug, Default)]
@@ -18,7 +19,7 @@ pub(super) struct LineRows(pub(super) BTreeSet<Bytes>);
 #[derive(Debug, Default)]
 pub(super) struct ForgetLine {
     pub(super) goes: Vec<ForgottenVersion>,
-    pub(super) stays: Vec<PastEntry>,
+    pub(super) stays: Vec<Arc<PastEntry>>,
     /// The names of the line.
     pub(super) names: BTreeSet<ShownName>,
     /// Its rows.

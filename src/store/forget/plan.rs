@@ -11,9 +11,10 @@ use crate::store::forget::report::{ForgetPlan, ForgetRequest, ForgottenVersion};
 use crate::store::forget::shown_bytes::ShownBytes;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
-use crate::store::model::version::{ContentRef, Ino, Kind, Retained};
+use crate::store::model::version::{ContentRef, Ino, Kind, PastEntry, Retained};
 use crate::store::schema::forget_keys;
 use crate::store::schema::retention_rows::ForgottenRow;
+use crate::sync::Arc;
 
 impl Forgetter {
     /// Returns what forgetting would do, and changes nothing.
@@ -80,12 +81,12 @@ impl Forgetter {
             };
             line.names.insert(name.clone().into());
             let is_linked = state.shared.is_some();
-            let of_inode = state.clone().of_inode();
+            let of_inode = PastEntry::clone(state).of_inode();
             line.rows.add(&name, &of_inode, is_linked);
             // The state of a hard-linked inode may outlast the name.
             let ended = state.ended.and(of_inode.ended);
             if ended.is_none_or(|ended| before.is_some_and(|before| before < ended)) {
-                line.stays.push(state.clone());
+                line.stays.push(Arc::clone(state));
                 continue;
             }
             let id = of_inode.version;

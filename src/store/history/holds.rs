@@ -25,6 +25,7 @@ use crate::store::schema::tables::{
     DirectoryLocationTable, HoldTable, LinkedVersionTable, RowTable, VersionTable,
 };
 use crate::store::tree::review::{names_of, review};
+use crate::sync::Arc;
 
 impl PastView {
     /// Returns until when a version of an inode is held; `None` if it is not held. The time may be over.
@@ -319,7 +320,7 @@ impl History {
         let list = self.view().history(slot.parent, slot.name).await?;
         let mut versions = list.versions.into_iter();
         Ok(versions.any(|version| {
-            let version = version.of_inode();
+            let version = Arc::unwrap_or_clone(version).of_inode();
             (version.ino, version.version) == (ino, id) && version.kept != Retained::Nothing
         }))
     }

@@ -13,6 +13,7 @@ use crate::store::model::version::{EndOp, Ino, Kind, Op, Origin, PastEntry, Reta
 use crate::store::schema::keys;
 use crate::store::schema::rows::VersionRecord;
 use crate::store::schema::tables::{RowTable, VersionTable};
+use crate::sync::Arc;
 
 /// A name, and which of its transient records are meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,13 +45,13 @@ impl PastView {
     pub(crate) async fn transient_states(
         &self,
         name: &Dentry,
-        states: &[PastEntry],
+        states: &[Arc<PastEntry>],
     ) -> Result<Vec<TransientState>, StoreError> {
         let mut wanted = vec![TransientLife {
             name: name.clone(),
             until: None,
         }];
-        let renamed = |state: &PastEntry| {
+        let renamed = |state: &Arc<PastEntry>| {
             let origin = state.renamed_from.as_ref();
             origin.and_then(|origin| origin_of(state.op, origin, state.version.timestamp))
         };

@@ -20,6 +20,7 @@ use crate::store::model::version::{
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, InodeRow, VersionRecord};
 use crate::store::schema::tables::{LinkedVersionTable, RowTable, VersionTable};
+use crate::sync::Arc;
 
 /// Rows read at once after a first row that is not a version of a file.
 const SKIP_CHUNK: usize = 128;
@@ -30,7 +31,7 @@ const ALWAYS: RangeInclusive<Timestamp> = Timestamp(0)..=Timestamp(u64::MAX);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionList {
     /// The versions, oldest first, the current one last.
-    pub versions: Vec<PastEntry>,
+    pub versions: Vec<Arc<PastEntry>>,
     /// The earlier names that the list continues under, youngest first.
     pub predecessors: Vec<Predecessor>,
 }

@@ -22,9 +22,29 @@ use crate::store::schema::retention_keys::hour_of_row;
 use crate::store::schema::rows::{DentryBody, DentryRow, ImportedRow, VersionRecord};
 use crate::store::schema::tables::{ChangedHourTable, DentryTable, RowTable, VersionTable};
 use crate::store::tree::move_rows::is_rewrite;
+use crate::sync::Arc;
 
 /// Largest number of renames and undeletes that a list of versions follows back.
 const ORIGINS_MAX: usize = 64;
+
+/// A row of the history of a name. A name can have very many.
+enum NameRow {
+    /// A version of its own.
+    Version(Arc<HistoricalVersion>),
+    /// That the name led to a hard-linked inode.
+    Binding(Box<VersionRecord>),
+}
+
+impl NameRow {
+    /// Returns what a record means for the list of versions; `None` for a transient name.
+    fn of(closed: VersionRecord) -> Option<Self> {
+        match closed.node {
+            _ if closed.end_op == EndOp::Transient => None,
+            None => Some(Self::Binding(Box::new(closed))),
+            Some(_) => Some(Self::Version(Arc::new(HistoricalVersion::ended(closed)?))),
+        }
+    }
+}
 
 /// Tells whether a version was undeleted or restored under the name that it was removed from.
 fn back(version: &HistoricalVersion, slot: &Dentry) -> bool {
@@ -57,7 +77,8 @@ impl PastView {
         directory: Ino,
         name: &[u8],
     ) -> Result<Vec<PastEntry>, StoreError> {
-        Ok(self.history(directory, name).await?.versions)
+        let list = self.history(directory, name).await?.versions;
+        Ok(list.into_iter().map(Arc::unwrap_or_clone).collect())
     }
 
     /// Returns the same list, with the other names under which older versions are stored.
@@ -96,7 +117,10 @@ impl PastView {
             (all, slot) = (before, origin);
         }
         Ok(VersionList {
-            versions: all.into_iter().map(HistoricalVersion::into_entry).collect(),
+            versions: all
+                .into_iter()
+                .map(|version| Arc::new(Arc::unwrap_or_clone(version).into_entry()))
+                .collect(),
             predecessors,
         })
     }
@@ -341,7 +365,7 @@ impl PastView {
             .into_iter()
             .map(|version| DirectoryChange::Stood {
                 name: name.clone(),
-                entry: Box::new(version.into_entry()),
+                entry: Box::new(Arc::unwrap_or_clone(version).into_entry()),
             })
             .collect();
         let from = keys::history(directory, name);
@@ -371,7 +395,7 @@ impl PastView {
         &self,
         first: &HistoricalVersion,
         origin: &Dentry,
-    ) -> Result<Vec<HistoricalVersion>, StoreError> {
+    ) -> Result<Vec<Arc<HistoricalVersion>>, StoreError> {
         let start = first.stamp.id.timestamp;
         let mut before = self
             .slot_versions(origin.parent, &origin.name, Some(start))
@@ -379,7 +403,8 @@ impl PastView {
         if matches!(first.stamp.op, Op::Undelete | Op::Restore) {
             // The source may be in a tree that was restored elsewhere: states after the undeleted one continue there, not here.
             let content = first.node.content.reference();
-            let same = |version: &HistoricalVersion| version.node.content.reference() == content;
+            let same =
+                |version: &Arc<HistoricalVersion>| version.node.content.reference() == content;
             before.truncate(before.iter().rposition(same).map_or(0, |at| at + 1));
         } else if before.last().and_then(|last| last.ended) != Some(start) {
             return Ok(Vec::new());
@@ -399,19 +424,22 @@ impl PastView {
         directory: Ino,
         name: &[u8],
         until: Option<Timestamp>,
-    ) -> Result<Vec<HistoricalVersion>, StoreError> {
+    ) -> Result<Vec<Arc<HistoricalVersion>>, StoreError> {
         let current = self.entry(directory, name).await?;
         let from = keys::history(directory, name);
         let end = keys::after(&from);
-        let rows = self.rows.scan(from, end, usize::MAX).await?;
+        let mut rows = Vec::new();
+        let keep = |_, value: Bytes| {
+            rows.extend(NameRow::of(VersionTable::decode(&value)?));
+            Ok(())
+        };
+        self.rows.scan_each(from..end, keep).await?;
         let mut all = Vec::with_capacity(rows.len() + 1);
         let mut linked: HashMap<Ino, Vec<HistoricalVersion>> = HashMap::new();
-        for (_, value) in rows.into_iter().rev() {
-            let closed: VersionRecord = VersionTable::decode(&value)?;
-            match closed.node {
-                _ if closed.end_op == EndOp::Transient => {}
-                Some(_) => all.extend(HistoricalVersion::ended(closed)),
-                None => {
+        for row in rows.into_iter().rev() {
+            match row {
+                NameRow::Version(version) => all.push(version),
+                NameRow::Binding(closed) => {
                     let binding = Binding::ended(&closed);
                     // The states of an inode are read once, even if the name was bound to it several times.
                     let states = match linked.entry(closed.ino) {
@@ -421,7 +449,7 @@ impl PastView {
                         }
                     };
                     let shown = states.iter().filter_map(|s| binding.shows(s.clone()));
-                    all.extend(shown);
+                    all.extend(shown.map(Arc::new));
                 }
             }
         }
@@ -430,13 +458,14 @@ impl PastView {
                 all.extend(
                     state
                         .shown(ino, &node, alive_since)
-                        .map(|last| HistoricalVersion::of(last, None)),
+                        .map(|last| Arc::new(HistoricalVersion::of(last, None))),
                 );
             }
             Some((ino, _, DentryBody::Linked(bound))) => {
                 let states = self.linked_states(ino).await?;
                 let binding = Binding::live(ino, &bound);
-                all.extend(states.into_iter().filter_map(|s| binding.shows(s)));
+                let shown = states.into_iter().filter_map(|s| binding.shows(s));
+                all.extend(shown.map(Arc::new));
             }
             None => {}
         }

@@ -109,6 +109,19 @@ impl Snapshot {
         self.visit(range, usize::MAX, false, visit).await
     }
 
+    /// Gives all rows of `range` to `visit`, ascending, so that they are not in memory at the same time. Not for tables whose rows are merged.
+    ///
+    /// # Errors
+    /// Errors of the meta store, and that of `visit`.
+    pub(crate) async fn scan_each(
+        &self,
+        range: Range<Bytes>,
+        mut visit: impl FnMut(Bytes, Bytes) -> Result<(), StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        let go_on = |key, value| visit(key, value).map(ControlFlow::Continue);
+        self.visit(range, usize::MAX, true, go_on).await
+    }
+
     async fn visit(
         &self,
         range: Range<Bytes>,

@@ -18,6 +18,8 @@ pub(crate) struct MemoryShares {
     pub(crate) index_cache: u64,
     /// Rows of the index that are in no table yet.
     pub(crate) index_rows: u64,
+    /// What is not counted where it is used: operations that wait for the bucket, and tables that the index merges.
+    uncounted: u64,
 }
 
 impl MemoryShares {
@@ -30,7 +32,8 @@ impl MemoryShares {
             unsaved: 4 * part,
             uploads: 4 * part,
             index_cache: 7 * part,
-            index_rows: 4 * part,
+            index_rows: 3 * part,
+            uncounted: 3 * part,
         };
         let blocks = memory - shares.sum_of_shares();
         Self { blocks, ..shares }
@@ -43,6 +46,7 @@ impl MemoryShares {
             + self.uploads
             + self.index_cache
             + self.index_rows
+            + self.uncounted
     }
 }
 
@@ -56,7 +60,7 @@ mod tests {
             let shares = MemoryShares::of(memory);
             assert_eq!(shares.sum_of_shares(), memory);
             assert!(shares.uploads >= 8 << 20 && shares.index_rows >= 4 << 20);
-            assert!(shares.blocks >= memory / 4);
+            assert!(shares.blocks >= memory / 32 * 6);
         }
     }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod conflict;
 pub(crate) mod conflict_version;
 pub(crate) mod evidence;
+pub(crate) mod first_rows;
 pub(crate) mod journal;
 pub(crate) mod mount;
 pub(crate) mod replay;
