@@ -39,6 +39,9 @@ mod meta;
 
 pub mod backend;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+
 pub mod env;
 mod sync;
 pub mod task;

@@ -15,6 +15,8 @@ mod counters;
 mod credentials;
 mod error;
 mod folders;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod limits;
 mod link;
 mod location;

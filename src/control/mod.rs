@@ -7,6 +7,8 @@
 //! answered.
 
 mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod server;
 
 pub use client::{

@@ -14,6 +14,8 @@ mod config;
 mod dir_snapshot;
 mod entry;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handle;
 mod inode;
 mod kernel_cache;

@@ -7,6 +7,8 @@
 //! [`SlateStore`] is the implementation on the bucket, `MemoryStore` the one in memory for tests.
 
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group_flush;
 mod journal;
 #[cfg(test)]

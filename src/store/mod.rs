@@ -8,6 +8,8 @@ mod core;
 mod data;
 mod follower;
 mod forget;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gc;
 mod history;
 mod index;

@@ -12,6 +12,8 @@ mod directory_policy;
 mod error;
 mod forget;
 mod forget_row;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod grep;
 mod label;
 mod label_time;

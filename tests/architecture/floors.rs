@@ -30,6 +30,7 @@ const FLOORS: &[&str] = &[
     "admin.rs",
     "check",
     "blob",
+    "fuzzing.rs",
     "mod.rs",
 ];
 

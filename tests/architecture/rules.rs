@@ -8,7 +8,7 @@ use crate::source::{Source, matching};
 
 /// The rooms, top first; rooms of one line may see each other unless `BLIND` says otherwise.
 const LAYERS: &[&[&str]] = &[
-    &["cli", "daemon", "config", "control"],
+    &["cli", "daemon", "config", "control", "fuzzing"],
     &["fuse", "verbs"],
     &["fs"],
     &["store"],

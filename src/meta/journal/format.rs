@@ -109,6 +109,27 @@ pub(super) fn scan(bytes: &[u8], file: u64) -> Contents {
     contents
 }
 
+/// Finds the records of a file that has a good one between `bytes` and `bytes`; tells whether the header could be read.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_scan(bytes: &[u8]) -> bool {
+    let namespace = Uuid::from_u128(1);
+    let mut file = file_header(namespace).to_vec();
+    file.extend_from_slice(bytes);
+    let (start, mut record) = (file.len(), Vec::new());
+    encode(&mut record, 1, start as u64, 4, b"good");
+    file.extend_from_slice(&record);
+    file.extend_from_slice(bytes);
+    let contents = scan(&file, 1);
+    let good = start + RECORD_HEADER..start + record.len();
+    assert!(
+        contents.payloads.contains(&good),
+        "a good record was not found"
+    );
+    assert!(contents.end <= file.len());
+    let _of_anything = read_header(bytes, namespace);
+    read_header(&file, namespace) == JournalHeader::Ours
+}
+
 /// Gives the payload of the record that starts at `start`, if there is a good one.
 fn payload_at(bytes: &[u8], file: u64, start: usize) -> Option<Range<usize>> {
     let rest = bytes.get(start..)?;

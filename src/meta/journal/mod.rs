@@ -15,6 +15,8 @@ mod snapshot;
 
 pub(crate) use error::JournalError;
 pub(crate) use files::JournalToken;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use format::fuzz_scan;
 pub(crate) use recover::Recovered;
 pub(crate) use snapshot::JournalSnapshot;
 

@@ -83,7 +83,7 @@ struct AnswerTable {
     generation: u64,
     answers: Vec<KeptAnswer>,
     /// The listing of the manifests, while the index is opened.
-    listing: Option<KeptListing>,
+    listing: Option<ManifestListing>,
     last_poll: Option<PollTime>,
     /// The newest objects of each folder that were written or found. Their keys ascend with their numbers.
     newest: Vec<Path>,
@@ -110,7 +110,7 @@ impl AnswerTable {
 
 /// The objects of a folder.
 #[derive(Debug, Clone)]
-struct KeptListing {
+struct ManifestListing {
     folder: Path,
     since: Instant,
     objects: Vec<ObjectMeta>,
@@ -179,7 +179,7 @@ impl KeptAnswers {
             .ok_or(table.generation)
     }
 
-    fn keep_listing(&self, generation: u64, listing: KeptListing) {
+    fn keep_listing(&self, generation: u64, listing: ManifestListing) {
         let mut table = lock(&self.0);
         if table.generation == generation {
             table.listing = Some(listing);
@@ -346,7 +346,7 @@ impl PollStore {
         let all = async move {
             let since = Instant::now();
             let objects: Vec<ObjectMeta> = listing.try_collect().await?;
-            let kept = KeptListing {
+            let kept = ManifestListing {
                 folder,
                 since,
                 objects: objects.clone(),

@@ -61,12 +61,17 @@ impl LogObject {
         let batches: usize = self.batches.iter().map(|batch| batch.len() + 4).sum();
         let room = batches + self.covers.len() + OTHERS + TRAILER;
         // proof: a log object is plain data, which serializes into a Vec always.
-        let mut bytes = postcard::to_extend(self, Vec::with_capacity(room))
+        let bytes = postcard::to_extend(self, Vec::with_capacity(room))
             .expect("a log object is plain data");
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        bytes.push(FORMAT);
-        bytes.extend_from_slice(MAGIC);
-        bytes.into()
+        Self::seal(bytes).into()
+    }
+
+    /// Adds the trailer to the body of an object.
+    pub(crate) fn seal(mut body: Vec<u8>) -> Vec<u8> {
+        body.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        body.push(FORMAT);
+        body.extend_from_slice(MAGIC);
+        body
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
@@ -110,7 +115,7 @@ impl LogObject {
         match self.base {
             LogBase::Before => Some(BatchId {
                 epoch,
-                number: self.first + self.batches.len() as u64 - 1,
+                number: (self.first.saturating_add(self.batches.len() as u64)).saturating_sub(1),
             }),
             LogBase::Ends => Some(self.listed()),
             LogBase::Nothing | LogBase::Continues => {

@@ -218,12 +218,19 @@ impl SegmentBuilder {
         // proof: the footer is plain data, which serializes into a Vec always.
         let footer = postcard::to_allocvec(&self.footer).expect("a footer is plain data");
         self.bytes.append(&footer);
-        self.bytes.append(&(footer.len() as u32).to_le_bytes());
-        self.bytes.append(&crc32c::crc32c(&footer).to_le_bytes());
-        self.bytes.append(&[FORMAT]);
-        self.bytes.append(MAGIC);
+        self.bytes.append(&trailer(&footer));
         self.bytes.freeze()
     }
+}
+
+/// Returns what follows the encoded footer at the end of a segment.
+pub(crate) fn trailer(footer: &[u8]) -> [u8; TRAILER] {
+    let mut trailer = [0; TRAILER];
+    trailer[..4].copy_from_slice(&(footer.len() as u32).to_le_bytes());
+    trailer[4..8].copy_from_slice(&crc32c::crc32c(footer).to_le_bytes());
+    trailer[8] = FORMAT;
+    trailer[9..].copy_from_slice(MAGIC);
+    trailer
 }
 
 /// Returns the first 128 bits of the BLAKE3 hash of an extent's bytes.
@@ -340,7 +347,7 @@ impl ExtentReader {
         let found = found.map_err(|e| e.into_store(&name))?;
         let len = found.bytes().len() as u64;
         if len < BLOCK {
-            self.neighbours.note_len(id, start + len);
+            self.neighbours.note_blocks(id, u64::from(index) + 1);
         }
         Ok(found)
     }

@@ -29,11 +29,11 @@ impl MemoryShares {
         let shares = Self {
             blocks: 0,
             read_ahead: 5 * part,
-            unsaved: 4 * part,
+            unsaved: 3 * part,
             uploads: 4 * part,
             index_cache: 7 * part,
             index_rows: 3 * part,
-            uncounted: 3 * part,
+            uncounted: 2 * part,
         };
         let blocks = memory - shares.sum_of_shares();
         Self { blocks, ..shares }
@@ -60,7 +60,7 @@ mod tests {
             let shares = MemoryShares::of(memory);
             assert_eq!(shares.sum_of_shares(), memory);
             assert!(shares.uploads >= 8 << 20 && shares.index_rows >= 4 << 20);
-            assert!(shares.blocks >= memory / 32 * 6);
+            assert!(shares.blocks >= memory / 4);
         }
     }
 }

@@ -54,12 +54,17 @@ impl Manifest {
 
     pub(crate) fn encode(&self) -> Bytes {
         // proof: the identity is plain data with string keys.
-        let mut text = serde_json::to_string_pretty(self).expect("an identity is plain data");
+        let text = serde_json::to_string_pretty(self).expect("an identity is plain data");
+        Bytes::from(Self::seal(text))
+    }
+
+    /// Adds the checksum to the text of an identity.
+    pub(crate) fn seal(mut text: String) -> String {
         text.truncate(text.strip_suffix("\n}").map_or(0, str::len));
         text.push_str(",\n  ");
         let crc = crc32c::crc32c(text.as_bytes());
         text.push_str(&format!("{CHECKSUM}: \"{crc:08x}\"\n}}\n"));
-        Bytes::from(text)
+        text
     }
 
     /// Checks the checksum, if the format is known.
@@ -71,7 +76,7 @@ impl Manifest {
         }
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, StoreError> {
         let bad = |e: serde_json::Error| changed(&e.to_string());
         let version: FormatVersion = serde_json::from_slice(bytes).map_err(bad)?;
         if version.format != FORMAT {

@@ -13,7 +13,7 @@ pub(crate) fn merge(key: &[u8], existing: Option<&[u8]>, operands: &[Bytes]) -> 
     match table.unwrap_or_default() {
         InodeTable::PREFIX => merge_rows::<InodeTable>(existing, operands, join_inodes),
         CountTable::PREFIX => merge_rows::<CountTable>(existing, operands, |a, b| {
-            *a += b;
+            *a = a.wrapping_add(b);
             None
         }),
         AmountTable::PREFIX => merge_rows::<AmountTable>(existing, operands, |a, b| {
@@ -69,7 +69,8 @@ fn join_inodes(mine: &mut InodeRow, other: InodeRow) -> Option<InodeRow> {
 
 fn join_segments(mine: &mut SegmentRow, other: SegmentRow) -> Option<SegmentRow> {
     for (offset, (len, citing)) in other.extents {
-        mine.extents.entry(offset).or_insert((len, 0)).1 += citing;
+        let (_, count) = mine.extents.entry(offset).or_insert((len, 0));
+        *count = count.wrapping_add(citing);
     }
     younger(&mut mine.dead_since, other.dead_since);
     None

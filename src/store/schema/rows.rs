@@ -212,8 +212,8 @@ impl DirectoryRow {
         younger(&mut self.removal_burst, other.removal_burst);
         younger(&mut self.keeps_removed, other.keeps_removed);
         self.generation = self.generation.max(other.generation);
-        self.directories += other.directories;
-        self.entries += other.entries;
+        self.directories = self.directories.wrapping_add(other.directories);
+        self.entries = self.entries.wrapping_add(other.entries);
     }
 }
 

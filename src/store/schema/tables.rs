@@ -167,10 +167,35 @@ macro_rules! tables {
             Ok(())
         }
 
+        /// Label and round trip of every table, for the fuzzer.
+        #[cfg(any(test, feature = "fuzzing"))]
+        pub(crate) const ROUND_TRIPS: &[(&str, RoundTrip)] = &[$(($label, round_trip::<$name>)),*];
+
         /// Label and page columns of every table.
         #[cfg(test)]
         const PAGES: &[(&str, [&str; 2])] = &[$(($label, $name::PAGE)),*];
     };
+}
+
+/// Decodes a value; tells whether it was accepted.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) type RoundTrip = fn(&[u8]) -> bool;
+
+/// Decodes a value, encodes and decodes it again, and counts it as a row; tells whether it was accepted.
+#[cfg(any(test, feature = "fuzzing"))]
+fn round_trip<T: RowTable>(value: &[u8]) -> bool {
+    let Ok(row) = T::decode(value) else {
+        return false;
+    };
+    let again = encode(&row);
+    let twice = T::decode(&again).map(|row| encode(&row));
+    assert!(
+        twice.is_ok_and(|twice| twice == again),
+        "{}: another row after a round trip",
+        T::LABEL
+    );
+    let (key, mut tally) = ([&T::PREFIX[..], &[0; 40]].concat(), RowTally::default());
+    count(&key, value, &mut tally).is_ok()
 }
 
 tables! {

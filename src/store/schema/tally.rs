@@ -2,7 +2,7 @@
 //! tree.
 //!
 //! A row that shows or uses something adds one; a row that stores a count subtracts it. Over all rows of an index every
-//! sum is zero, or a stored count is wrong.
+//! sum is zero, or a stored count is wrong. Sums wrap around: a damaged row can have any number, and `check` must not end at it.
 
 use std::collections::BTreeSet;
 
@@ -90,7 +90,7 @@ impl RowTally {
 
     fn file(&mut self, node: &InodeState) {
         self.bytes = self.bytes.wrapping_add(node.space().cast_signed());
-        self.files += 1;
+        self.files = self.files.wrapping_add(1);
     }
 }
 
@@ -184,7 +184,7 @@ pub(super) fn range(_key: &[u8], row: RangeRow, tally: &mut RowTally) {
     tally
         .extents
         .extend(extents.into_iter().map(|extent| (extent, 1)));
-    tally.stored += row.inline_bytes();
+    tally.stored = tally.stored.wrapping_add(row.inline_bytes());
 }
 
 /// Kinds of `G a` rows.
@@ -224,7 +224,9 @@ pub(super) fn content_count(key: &[u8], count: i64, tally: &mut RowTally) {
         tally.is_unreadable = true;
         return;
     };
-    tally.contents.push((ContentRef { cid, timestamp }, -count));
+    tally
+        .contents
+        .push((ContentRef { cid, timestamp }, count.wrapping_neg()));
 }
 
 pub(super) fn segment_count(key: &[u8], row: SegmentRow, tally: &mut RowTally) {
@@ -233,19 +235,19 @@ pub(super) fn segment_count(key: &[u8], row: SegmentRow, tally: &mut RowTally) {
         return;
     };
     for (offset, (len, users)) in row.extents {
-        tally.stored += i64::from(len);
+        tally.stored = tally.stored.wrapping_add(i64::from(len));
         let extent = ExtentId {
             epoch,
             sequence,
             offset,
         };
-        tally.extents.push((extent, -users));
+        tally.extents.push((extent, users.wrapping_neg()));
     }
 }
 
 pub(super) fn applied(_key: &[u8], row: AppliedRow, tally: &mut RowTally) {
     tally.bytes = tally.bytes.wrapping_sub(row.bytes);
-    tally.files -= row.files;
+    tally.files = tally.files.wrapping_sub(row.files);
 }
 
 /// Returns the big-endian number at byte `at` of a key.

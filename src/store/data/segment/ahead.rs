@@ -212,7 +212,7 @@ async fn fetch(
     let range = start..start + blocks.len() as u64 * BLOCK;
     let end = range.end;
     let mut stream = backend.stream_range(&id.key(), range).await?;
-    reads.note_len(id, stream.object_len());
+    reads.note_blocks(id, stream.object_len().div_ceil(BLOCK));
     let mut blocks = blocks.into_iter();
     let mut buffer = BytesMut::with_capacity(BLOCK as usize);
     while let Some(chunk) = stream.chunk().await? {

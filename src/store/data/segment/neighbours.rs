@@ -12,7 +12,6 @@ use std::ops::Range;
 
 use crate::cache::Budget;
 use crate::store::data::read_ahead::Stretch;
-use crate::store::data::segment::BLOCK;
 use crate::store::schema::object_names::SegmentId;
 use crate::sync::{Mutex, lock};
 use crate::task::Tasks;
@@ -167,11 +166,11 @@ impl NeighbourReads {
         wanted
     }
 
-    /// Notes that a segment has `len` bytes.
-    pub(super) fn note_len(&self, id: SegmentId, len: u64) {
+    /// Notes that a segment has this number of blocks.
+    pub(super) fn note_blocks(&self, id: SegmentId, blocks: u64) {
         let mut segments = lock(&self.segments);
         if let Some(reads) = segments.iter_mut().find(|reads| reads.id == id) {
-            reads.blocks = len.div_ceil(BLOCK).min(u64::from(BLOCKS)) as u32;
+            reads.blocks = blocks.min(u64::from(BLOCKS)) as u32;
         }
     }
 
@@ -282,7 +281,7 @@ mod tests {
                 noted(&reads, 1, index);
             }
             assert_eq!(noted(&reads, 50, 7), [0_u32; 0], "its end is not known");
-            reads.note_len(segment(1), blocks * BLOCK - 1);
+            reads.note_blocks(segment(1), blocks);
             assert_eq!(noted(&reads, 51, 7).len(), BLOCKS as usize);
         }
     }
