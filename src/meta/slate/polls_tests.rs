@@ -200,6 +200,17 @@ async fn what_was_read_before_a_write_is_no_answer_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_read_before_the_fence_in_the_log_is_no_answer_after_it() {
+    let (below, _, stores) = opening().await;
+    find_newest(&stores[0]).await;
+    reads(&below);
+    let fence = Path::from("x/meta/wal/00000000000000000007.sst");
+    stores[1].put(&fence, "fence".into()).await.unwrap();
+    find_newest(&stores[1]).await;
+    assert_eq!(reads(&below), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_read_during_the_open_is_no_answer_after_it() {
     let (below, flag, stores) = opening().await;
     find_newest(&stores[0]).await;
