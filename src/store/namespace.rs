@@ -136,7 +136,7 @@ impl Namespace {
         parts: NamespaceParts,
         records: JournalRecords,
     ) -> Result<Self, StoreError> {
-        read_first_rows(&parts.index).await;
+        read_first_rows(&parts.index).await?;
         let (namespace, orphans) = Self::assemble(parts).await?;
         let recovery = Recovery {
             core: Arc::clone(&namespace.core),

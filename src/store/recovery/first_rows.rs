@@ -9,29 +9,26 @@ use bytes::Bytes;
 
 use crate::store::index::current::Index;
 use crate::store::index::provisional::ProvisionalStates;
+use crate::store::model::error::StoreError;
 use crate::store::model::version::ROOT;
 use crate::store::schema::tables::{
     DirectoryPolicyTable, OrphanTable, RestoredTreeTable, RowTable, SteppedRestoreTable,
 };
 use crate::store::schema::{keys, retention_keys};
 
-/// Reads the first row of each range, so that a later read of it finds the row in the cache. A failure is left to that read.
-pub(crate) async fn read_first_rows(index: &Index) {
+/// Reads the first row of each range, so that a later read of it finds the row in the cache.
+///
+/// # Errors
+/// Errors of the index. The later reads would fail as well, after another wait for a bucket that does not answer.
+pub(crate) async fn read_first_rows(index: &Index) -> Result<(), StoreError> {
     let reads = ranges().into_iter().map(|range| async {
         let first = index.first(range.start, range.end).await;
         first.map(drop)
     });
     // Most provisional states are gone: the range of their rows begins with very many that were deleted.
-    let (rows, provisional) = futures::join!(
-        futures::future::join_all(reads),
-        ProvisionalStates::load(index)
-    );
-    let provisional = provisional.map(drop);
-    for read in rows.into_iter().chain([provisional]) {
-        if let Err(error) = read {
-            tracing::debug!(%error, "a row of the index could not be read early");
-        }
-    }
+    let provisional = ProvisionalStates::load(index);
+    futures::try_join!(futures::future::try_join_all(reads), provisional)?;
+    Ok(())
 }
 
 fn ranges() -> Vec<Range<Bytes>> {
