@@ -7,20 +7,21 @@ use crate::fs::past::stamp::SPELLINGS;
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Configuration, MountAccess, MountFlag};
 use crate::store::{
-    CheckpointLimits, DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, Linger, MEMORY_MIN,
-    NamespaceConfig, OnDamage, Owner, StoreError, check_name,
+    CheckpointLimits, DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, LeaseTimes, Linger, MEMORY_MIN,
+    NamespaceConfig, OnDamage, Owner, StoreError, Takeover, WaitProgress, check_name,
 };
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
-use url::Url;
 
 mod mount_time;
+mod store_url;
 
 pub use mount_time::MountTime;
 pub(crate) use mount_time::MountTimeMeaning;
+pub use store_url::StoreUrl;
 
 /// The namespace that is mounted by default.
 pub const DEFAULT_NAMESPACE: &str = "main";
@@ -42,48 +43,6 @@ const LIVE_TTL: Duration = Duration::from_secs(60);
 /// How long the kernel may cache attributes and names of the past that are final.
 const PAST_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A store's URL; its `Display` omits a password, token or query.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoreUrl(String);
-
-impl StoreUrl {
-    /// Takes `url` unchecked; the backend checks it.
-    #[must_use]
-    pub fn new(url: String) -> Self {
-        Self(url)
-    }
-
-    /// The URL with its secrets.
-    #[must_use]
-    pub fn secret(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(mut url) = Url::parse(&self.0) else {
-            // A URL that cannot be parsed is shown, because the message is about it, unless it may have a secret.
-            return match self.0.contains(['@', '?']) {
-                true => f.write_str("(a URL that cannot be read)"),
-                false => f.write_str(&self.0),
-            };
-        };
-        // Both fail only for URLs that cannot carry a user at all.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        url.set_query(None);
-        url.set_fragment(None);
-        f.write_str(url.as_str())
-    }
-}
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
 /// What a user may set, as he said it; `None` leaves the choice to [`Config::new`].
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -101,6 +60,10 @@ pub struct Settings {
     pub refresh: Option<Duration>,
     /// With `read_only`, show a damaged index too.
     pub damaged: bool,
+    /// What the mount does about another writer that may be alive.
+    pub takeover: Option<Takeover>,
+    /// Follow the writer, and be the writer after it.
+    pub standby: bool,
     /// Let every user in; root's mounts do so anyway.
     pub allow_other: bool,
     /// Flags for the kernel.
@@ -188,6 +151,15 @@ impl ConfigError {
     }
 }
 
+/// The settings of a standby for the time when it is the writer.
+#[derive(Debug, Clone)]
+pub struct StandbyConfig {
+    /// How to keep the namespace.
+    pub store: NamespaceConfig,
+    /// How files behave.
+    pub fs: FsConfig,
+}
+
 /// The configuration of a mount, by layer.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -205,6 +177,8 @@ pub struct Config {
     pub follow: FollowConfig,
     /// The time whose whole tree is shown, instead of the live one.
     pub at: Option<MountTime>,
+    /// What a mount that follows the writer becomes when that one ends or dies.
+    pub standby: Option<StandbyConfig>,
     /// How long a drain waits while nothing moves.
     pub drain_timeout: Duration,
     /// How to mount.
@@ -224,9 +198,12 @@ impl Config {
         at_least("drain-timeout", drain_timeout, Duration::from_secs(1))?;
         let (sync_on, linger) = sync(settings.sync_on, settings.sync_interval)?;
         let at = mount_time(settings.at)?;
-        let read_only = settings.read_only || at.is_some();
+        let shows_only = settings.read_only || at.is_some();
+        check_standby(settings.standby, shows_only)?;
+        // A standby follows until it is the writer.
+        let read_only = shows_only || settings.standby;
         let refresh = refreshing(read_only, at.as_ref(), settings.refresh)?;
-        let on_damage = on_damage(read_only, settings.damaged)?;
+        let on_damage = on_damage(shows_only, settings.damaged)?;
         let fs = FsConfig {
             live_ttl: match read_only {
                 true => refresh,
@@ -256,7 +233,20 @@ impl Config {
             },
             grace: settings.grace.unwrap_or(GRACE),
             checkpoints: CheckpointLimits::default(),
+            takeover: takeover(read_only, settings.takeover)?,
+            lease: LeaseTimes::default(),
         };
+        let standby = settings.standby.then(|| StandbyConfig {
+            store: NamespaceConfig {
+                reclaim: GcMode::Always,
+                ..store.clone()
+            },
+            fs: FsConfig {
+                live_ttl: LIVE_TTL,
+                read_only: false,
+                ..fs.clone()
+            },
+        });
         let backend = settings.connection.backend()?;
         let access = match settings.allow_other || settings.owner.uid == 0 {
             true => MountAccess::Everyone,
@@ -266,7 +256,7 @@ impl Config {
             mountpoint: settings.mountpoint,
             source: settings.url.to_string(),
             access,
-            read_only,
+            read_only: shows_only,
             flags: settings.flags,
             deadline,
         };
@@ -281,6 +271,7 @@ impl Config {
                 on_damage,
             },
             at,
+            standby,
             drain_timeout,
             mount,
         })
@@ -356,6 +347,26 @@ fn on_damage(read_only: bool, damaged: bool) -> Result<OnDamage, ConfigError> {
             let why = "has a meaning only with --read-only or --at: nothing is written over a damaged index";
             Err(ConfigError::new("damaged", "", why))
         }
+    }
+}
+
+fn check_standby(standby: bool, shows_only: bool) -> Result<(), ConfigError> {
+    match (standby, shows_only) {
+        (true, true) => {
+            let why = "contradicts --read-only and --at: a standby becomes the writer";
+            Err(ConfigError::new("standby", "", why))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn takeover(read_only: bool, takeover: Option<Takeover>) -> Result<Takeover, ConfigError> {
+    match takeover {
+        Some(_) if read_only => {
+            let why = "has a meaning only for a mount that writes at once: a read-only one takes the namespace from no writer, and a standby waits";
+            Err(ConfigError::new("takeover", "", why))
+        }
+        takeover => Ok(takeover.unwrap_or_else(|| Takeover::Wait(WaitProgress::default()))),
     }
 }
 
@@ -450,6 +461,8 @@ mod tests {
             at: None,
             refresh: None,
             damaged: false,
+            takeover: None,
+            standby: false,
             allow_other: false,
             flags: Vec::new(),
             sync_on: None,
@@ -491,13 +504,6 @@ mod tests {
             assert!(!shown.contains(secret), "{shown}");
         }
         assert!(config.url.secret().contains("secret"));
-    }
-
-    #[test]
-    fn an_unreadable_url_with_a_secret_is_not_shown() {
-        let shown = StoreUrl::new("s3//key:secret@bucket".to_owned()).to_string();
-        assert!(!shown.contains("secret"));
-        assert_eq!(StoreUrl::new("nonsense".to_owned()).to_string(), "nonsense");
     }
 
     #[test]
@@ -580,6 +586,12 @@ mod tests {
         assert!(lonely.contains("--read-only"), "{lonely}");
         let writing = refused(|s| s.damaged = true);
         assert!(writing.contains("--damaged"), "{writing}");
+        let both = refused(|s| (s.read_only, s.standby) = (true, true));
+        assert!(both.starts_with("--standby"), "{both}");
+        let damaged = refused(|s| (s.damaged, s.standby) = (true, true));
+        assert!(damaged.starts_with("--damaged"), "{damaged}");
+        let follower = refused(|s| (s.read_only, s.takeover) = (true, Some(Takeover::Now)));
+        assert!(follower.starts_with("--takeover"), "{follower}");
         let often = refused(|s| (s.read_only, s.refresh) = (true, Some(Duration::ZERO)));
         assert!(often.contains("--refresh"), "{often}");
     }

@@ -24,6 +24,7 @@ mod mark;
 mod probe;
 mod range_stream;
 mod redact;
+mod replacement;
 mod root_guard;
 mod temp_files;
 mod upload;
@@ -40,6 +41,7 @@ pub use error::BackendError;
 pub use limits::{BackendConfig, Retry};
 pub(crate) use mark::Mark;
 pub use probe::Probe;
+pub(crate) use replacement::{ObjectState, Replaced};
 pub use temp_files::TempFileLocation;
 
 use crate::sync::{Arc, OnceLock};

@@ -37,6 +37,7 @@ pub fn targets() -> Vec<FuzzTarget> {
         target("journal record", store::fuzzing::record, &[b"\x01\0\0\0\0\0\0\0\0\0"]),
         target("object names", store::fuzzing::names, &[b"data/00000/001/000/000/001"]),
         target("namespace.json", store::fuzzing::manifest, &[store::fuzzing::MANIFEST]),
+        target("writer.json", store::fuzzing::writer, &[store::fuzzing::WRITER]),
         target(
             "retention policy",
             store::fuzzing::policy,

@@ -112,6 +112,7 @@ impl Namespace {
             role,
             journal,
             index: view,
+            lease: None,
         };
         let (namespace, _orphans) = Self::assemble(parts).await?;
         let core = &namespace.core;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::store::commit::log_object::LogObject;
 use crate::store::data::segment;
 use crate::store::model::policy::Policy;
+use crate::store::model::takeover::dead_after;
 use crate::store::schema::journal_record::Record;
 use crate::store::schema::manifest::Manifest;
 use crate::store::schema::merge::merge as merge_rows;
@@ -12,6 +13,7 @@ use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::tables::{
     AmountTable, CountTable, InodeTable, ROUND_TRIPS, RoundTrip, RowTable, SegmentTable,
 };
+use crate::store::schema::writer_object::WriterObject;
 use crate::store::schema::{keys as row_keys, retention_keys};
 
 /// Label and decoder of each table.
@@ -19,6 +21,9 @@ pub(crate) const ROWS: &[(&str, RoundTrip)] = ROUND_TRIPS;
 
 /// An identity whose checksum the target adds.
 pub(crate) const MANIFEST: &[u8] = b"{\"format\":1,\"uuid\":\"00000000-0000-0000-0000-000000000001\",\"engine\":\"\",\"engine_version\":\"\",\"created\":0\n}";
+
+/// An object of a writer.
+pub(crate) const WRITER: &[u8] = b"{\"format\":1,\"writer\":\"00000000-0000-0000-0000-000000000001\",\"session\":\"00000000-0000-0000-0000-000000000002\",\"epoch\":1,\"host\":\"a\",\"phase\":\"writing\",\"beat\":1,\"lease_ms\":5000}";
 
 /// Merges the parts of `bytes` in each table that merges. A merge of what cannot be decoded has a result as well.
 pub(crate) fn merge(bytes: &[u8]) -> bool {
@@ -113,6 +118,16 @@ pub(crate) fn manifest(text: &[u8]) -> bool {
         return false;
     };
     Manifest::read(Manifest::seal(text).as_bytes()).is_ok()
+}
+
+/// Decodes the object of a writer, and encodes it again.
+pub(crate) fn writer(bytes: &[u8]) -> bool {
+    let Ok(object) = WriterObject::decode(bytes) else {
+        return false;
+    };
+    let silence = dead_after(object.lease());
+    assert!(silence > object.lease(), "{silence:?}");
+    WriterObject::decode(&object.encode()).as_ref() == Ok(&object)
 }
 
 /// Reads a word of a retention policy, as a command line and `.history/policy` give it.

@@ -62,6 +62,7 @@ mod samba;
 mod scale;
 mod small_disk;
 mod suites;
+mod takeover;
 mod undelete;
 mod unlinked;
 mod usage;

@@ -113,6 +113,7 @@ impl TestMount {
             .arg(PROGRAM)
             .args(mount_arguments(&self.place, &self.root(), &self.cache()))
             .arg("--foreground")
+            .args(self.takeover())
             .args(&self.flags)
             .envs(self.place.variables.iter().cloned())
             .stdin(Stdio::null())
@@ -133,6 +134,19 @@ impl TestMount {
             return;
         }
         panic!("{command:?} did not mount ({ended:?})\n{}", self.log_tail());
+    }
+
+    /// The flags that take the namespace from a daemon that a test has killed or stopped, unless the test says what to do about it.
+    fn takeover(&self) -> &'static [&'static str] {
+        let told = |flag: &String| {
+            let words = ["--takeover", "--standby", "--read-only", "--at"];
+            words.iter().any(|word| flag.starts_with(word))
+                || flag.split(',').any(|word| word == "ro" || word.starts_with("at="))
+        };
+        match self.flags.iter().any(told) {
+            true => &[],
+            false => &["--takeover", "now"],
+        }
     }
 
     /// Kills the daemon with SIGKILL. The stale mount stays.

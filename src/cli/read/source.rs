@@ -7,8 +7,7 @@ use crate::config::StoreUrl;
 use crate::control::{self, Request, Response};
 use crate::env::SystemEnv;
 use crate::store::{
-    CheckpointLimits, FollowConfig, GRACE, GcMode, Linger, Namespace, NamespaceConfig, OnDamage,
-    Owner, StoreError,
+    CheckpointLimits, FollowConfig, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, OnDamage, Owner, StoreError, Takeover,
 };
 use crate::sync::Arc;
 use crate::task::Tasks;
@@ -109,6 +108,8 @@ impl RowSource {
             reclaim: GcMode::OnRequest,
             grace: GRACE,
             checkpoints: CheckpointLimits::default(),
+            takeover: Takeover::Never,
+            lease: LeaseTimes::default(),
         };
         let opened = Namespace::follow(
             &backend,

@@ -30,7 +30,7 @@ impl FileSystem {
                 let value = self.xattr(ino, name).await?;
                 value.ok_or(FsError::NoAttribute)
             }
-            Node::Past(node) => self.past.getxattr(&node, name).await,
+            Node::Past(node) => self.past().getxattr(&node, name).await,
         }
     }
 
@@ -42,7 +42,7 @@ impl FileSystem {
     pub async fn listxattr(&self, ino: u64) -> FsResult<Vec<u8>> {
         let names = match self.node(ino)? {
             Node::Live(ino) => self.xattr_names(ino).await?,
-            Node::Past(node) => self.past.listxattr(&node).await?,
+            Node::Past(node) => self.past().listxattr(&node).await?,
         };
         let mut list = Vec::new();
         for name in names {
@@ -129,16 +129,16 @@ impl FileSystem {
     /// An attribute of the current version of a live file.
     async fn version_attribute(&self, ino: Ino, name: &[u8]) -> FsResult<Bytes> {
         let (parent, slot) = self.live.name_of(ino).ok_or(FsError::NoAttribute)?;
-        let now = self.namespace.now();
+        let now = self.namespace().now();
         let current = self
-            .namespace
+            .namespace()
             .history()
             .view()
             .entry_at(parent, &slot, now)
             .await?;
         let entry = current.filter(|entry| entry.ino == ino);
         let entry = entry.ok_or(FsError::NoAttribute)?;
-        let value = self.past.attribute(&entry, name).await?;
+        let value = self.past().attribute(&entry, name).await?;
         value.ok_or(FsError::NoAttribute)
     }
 

@@ -16,3 +16,4 @@ pub(crate) mod retention_rows;
 pub(crate) mod rows;
 pub(crate) mod tables;
 pub(crate) mod tally;
+pub(crate) mod writer_object;

@@ -204,6 +204,8 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
             part_bytes: 1 << 10,
             ..CheckpointLimits::default()
         },
+        takeover: Takeover::Now,
+        lease: LeaseTimes::default(),
     }
 }
 
