@@ -33,8 +33,8 @@ pub(super) const COLLECT_EVERY_MIN: Duration = Duration::from_secs(1);
 /// The upper bound of that interval, which is the engine's default.
 const COLLECT_EVERY_MAX: Duration = Duration::from_secs(300);
 
-/// The time after which an idle index asks whether another writer has taken it.
-const POLLS_KEPT: Duration = Duration::from_secs(120);
+/// The time after which an idle index asks whether another writer has taken it. The writer's lease tells so earlier.
+const POLLS_KEPT: Duration = Duration::from_secs(300);
 
 /// How often the engine looks for compactions to schedule and to carry out. A rewriting of the index waits for such looks; while nothing
 /// changes they are answered from memory.
