@@ -11,17 +11,22 @@ use crate::store::{
     NamespaceConfig, OnDamage, Owner, StoreError, Takeover, WaitProgress, check_name,
 };
 use std::ffi::OsString;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod error;
 mod mount_time;
+mod retries;
 mod store_url;
 
+pub use error::ConfigError;
 pub use mount_time::MountTime;
 pub(crate) use mount_time::MountTimeMeaning;
 pub use store_url::StoreUrl;
+
+use error::at_least;
+use retries::retry;
 
 /// The namespace that is mounted by default.
 pub const DEFAULT_NAMESPACE: &str = "main";
@@ -96,6 +101,8 @@ pub struct Settings {
     pub deadline: Option<Duration>,
     /// How long a drain waits while nothing moves.
     pub drain_timeout: Option<Duration>,
+    /// How long a writer waits for room while nothing reaches the bucket.
+    pub backend_timeout: Option<Duration>,
     /// This machine's name, for the authors of versions.
     pub host: String,
     /// The user and group who mount: a namespace that is made belongs to them, and root lets every user in.
@@ -129,25 +136,6 @@ impl ConnectionOptions {
             retry: retry(self.retry, self.retry_base, self.retry_cap)?,
             ..BackendConfig::default()
         })
-    }
-}
-
-/// An invalid setting, with the name of its flag.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("--{flag} {value}: {why}")]
-pub struct ConfigError {
-    flag: &'static str,
-    value: String,
-    why: String,
-}
-
-impl ConfigError {
-    fn new(flag: &'static str, value: impl fmt::Display, why: impl Into<String>) -> Self {
-        Self {
-            flag,
-            value: value.to_string(),
-            why: why.into(),
-        }
     }
 }
 
@@ -196,6 +184,9 @@ impl Config {
         at_least("deadline", deadline, Duration::from_secs(1))?;
         let drain_timeout = settings.drain_timeout.unwrap_or(DRAIN_TIMEOUT);
         at_least("drain-timeout", drain_timeout, Duration::from_secs(1))?;
+        if let Some(limit) = settings.backend_timeout {
+            at_least("backend-timeout", limit, Duration::from_secs(1))?;
+        }
         let (sync_on, linger) = sync(settings.sync_on, settings.sync_interval)?;
         let at = mount_time(settings.at)?;
         let shows_only = settings.read_only || at.is_some();
@@ -235,6 +226,7 @@ impl Config {
             checkpoints: CheckpointLimits::default(),
             takeover: takeover(read_only, settings.takeover)?,
             lease: LeaseTimes::default(),
+            backend_timeout: settings.backend_timeout,
         };
         let standby = settings.standby.then(|| StandbyConfig {
             store: NamespaceConfig {
@@ -387,34 +379,6 @@ fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Linge
     }
 }
 
-/// Combines the retry options. A default pause is adjusted if it contradicts one that the user has set.
-fn retry(
-    retry: Option<Retry>,
-    base: Option<Duration>,
-    cap: Option<Duration>,
-) -> Result<Retry, ConfigError> {
-    let retry = retry.unwrap_or_default();
-    let least = Duration::from_millis(1);
-    at_least("retry-base", base.unwrap_or(least), least)?;
-    at_least("retry-cap", cap.unwrap_or(least), least)?;
-    let longest = cap.unwrap_or_else(|| retry.cap.max(base.unwrap_or(retry.base)));
-    for (flag, value) in [("retry-cap", cap), ("retry-base", base)] {
-        let limit = match flag {
-            "retry-base" => longest.min(Retry::CAP_MAX),
-            _ => Retry::CAP_MAX,
-        };
-        if let Some(value) = value.filter(|value| *value > limit) {
-            let why = format!("must be at most {limit:?}");
-            return Err(ConfigError::new(flag, format!("{value:?}"), why));
-        }
-    }
-    Ok(Retry {
-        base: base.unwrap_or(retry.base.min(longest)),
-        cap: longest,
-        ..retry
-    })
-}
-
 fn umask(umask: Option<u32>) -> Result<Option<u32>, ConfigError> {
     match umask {
         Some(bits) if bits > 0o777 => Err(ConfigError::new(
@@ -424,14 +388,6 @@ fn umask(umask: Option<u32>) -> Result<Option<u32>, ConfigError> {
         )),
         other => Ok(other),
     }
-}
-
-fn at_least(flag: &'static str, value: Duration, least: Duration) -> Result<(), ConfigError> {
-    if value < least {
-        let why = format!("must be at least {least:?}");
-        return Err(ConfigError::new(flag, format!("{value:?}"), why));
-    }
-    Ok(())
 }
 
 fn bytes(
@@ -479,6 +435,7 @@ mod tests {
             umask: None,
             deadline: None,
             drain_timeout: None,
+            backend_timeout: None,
             host: "here".to_owned(),
             owner: Owner {
                 uid: 1000,
@@ -519,39 +476,6 @@ mod tests {
         assert_eq!(namespace_name(Some("team/eu")).unwrap(), "team/eu");
         let message = namespace_name(Some("a/../b")).unwrap_err().to_string();
         assert!(message.starts_with("--namespace a/../b: "), "{message}");
-    }
-
-    #[test]
-    fn default_pauses_are_adjusted_to_those_that_are_set() {
-        let ms = Duration::from_millis;
-        let told = |given, base: Option<u64>, cap: Option<u64>| {
-            let made = retry(given, base.map(ms), cap.map(ms)).unwrap();
-            (made.count, made.base.as_millis(), made.cap.as_millis())
-        };
-        assert_eq!(told(None, None, None), (10, 100, 15_000));
-        assert_eq!(told(Some(Retry::NONE), None, None).0, 0);
-        assert_eq!(told(Some(Retry::AGGRESSIVE), None, None), (1000, 20, 2000));
-        assert_eq!(
-            told(Some(Retry::AGGRESSIVE), Some(5), None),
-            (1000, 5, 2000)
-        );
-        assert_eq!(told(None, Some(3), Some(40)), (10, 3, 40));
-        // Only one of the two is set: the other one is adjusted.
-        assert_eq!(told(None, None, Some(50)), (10, 50, 50));
-        assert_eq!(
-            told(Some(Retry::AGGRESSIVE), Some(4000), None),
-            (1000, 4000, 4000)
-        );
-        for (flag, base, cap) in [
-            ("--retry-base 0ns", Some(0), None),
-            ("--retry-cap 0ns", None, Some(0)),
-            ("--retry-base 200ms", Some(200), Some(100)),
-            ("--retry-base 16s", Some(16_000), None),
-            ("--retry-cap 16s", None, Some(16_000)),
-        ] {
-            let error = retry(None, base.map(ms), cap.map(ms)).unwrap_err();
-            assert!(error.to_string().starts_with(flag), "{flag}: {error}");
-        }
     }
 
     #[test]

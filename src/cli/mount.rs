@@ -100,6 +100,9 @@ pub(super) struct MountArguments {
     /// How long drain and umount wait without progress of the uploads [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     drain_timeout: Option<Duration>,
+    /// After how long without progress of the uploads a write that waits for room fails [default: it waits]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    backend_timeout: Option<Duration>,
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -233,6 +236,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, CliError> {
         umask: arguments.umask,
         deadline: arguments.deadline,
         drain_timeout: arguments.drain_timeout,
+        backend_timeout: arguments.backend_timeout,
         host: place::host(),
         owner: place::owner(),
     })

@@ -71,6 +71,7 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
         checkpoints: CheckpointLimits::default(),
         takeover: Takeover::Now,
         lease: LeaseTimes::default(),
+        backend_timeout: None,
     };
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let namespace = Namespace::open(

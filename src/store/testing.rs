@@ -63,6 +63,7 @@ impl TestHost {
             checkpoints: CheckpointLimits::default(),
             takeover: Takeover::Now,
             lease: LeaseTimes::default(),
+            backend_timeout: None,
         };
         let dir = config.cache_dir.join(identity.uuid.to_string());
         let local = open_local(&dir, identity.uuid).unwrap();

@@ -54,6 +54,7 @@ fn config(cache: &Path) -> NamespaceConfig {
         checkpoints: CheckpointLimits::default(),
         takeover: Takeover::Now,
         lease: LeaseTimes::default(),
+        backend_timeout: None,
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
         memory_bytes: 64 << 20,

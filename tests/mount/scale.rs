@@ -241,6 +241,7 @@ fn namespace_config(cache: &Path) -> NamespaceConfig {
         checkpoints: CheckpointLimits::default(),
         takeover: Takeover::Now,
         lease: LeaseTimes::default(),
+        backend_timeout: None,
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
         memory_bytes: 256 << 20,

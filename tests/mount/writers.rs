@@ -385,6 +385,7 @@ impl Racer {
             checkpoints: CheckpointLimits::default(),
             takeover: Takeover::Now,
             lease: LeaseTimes::default(),
+            backend_timeout: None,
             cache_dir: self.cache.path().to_owned(),
             cache_bytes: 0,
             memory_bytes: 32 << 20,

@@ -200,6 +200,7 @@ impl OpenWriter {
             checkpoints: CheckpointLimits::default(),
             takeover: Takeover::Now,
             lease: LeaseTimes::default(),
+            backend_timeout: None,
         };
         let opened =
             Namespace::open(backend, &name, config, Arc::new(SystemEnv), tasks.clone()).await;

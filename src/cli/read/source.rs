@@ -110,6 +110,7 @@ impl RowSource {
             checkpoints: CheckpointLimits::default(),
             takeover: Takeover::Never,
             lease: LeaseTimes::default(),
+            backend_timeout: None,
         };
         let opened = Namespace::follow(
             &backend,

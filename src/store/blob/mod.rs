@@ -76,6 +76,7 @@ impl BlobOptions {
                 checkpoints: CheckpointLimits::default(),
                 takeover: Takeover::Wait(WaitProgress::default()),
                 lease: LeaseTimes::default(),
+                backend_timeout: None,
             },
             backend: BackendConfig::default(),
             env: Arc::new(SystemEnv),

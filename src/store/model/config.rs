@@ -53,6 +53,8 @@ pub struct NamespaceConfig {
     pub takeover: Takeover,
     /// The times of the writer's lease.
     pub lease: LeaseTimes,
+    /// How long a write waits for room in the dirty budget while nothing reaches the bucket; `None`: as long as its caller.
+    pub backend_timeout: Option<Duration>,
 }
 
 impl NamespaceConfig {

@@ -1,6 +1,7 @@
 //! The store through its public interface: on a bucket in memory, reopened with the cache kept or wiped.
 
 mod audited;
+mod backend_timeout;
 mod basics;
 mod blob;
 mod blob_list;
@@ -206,6 +207,7 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
         },
         takeover: Takeover::Now,
         lease: LeaseTimes::default(),
+        backend_timeout: None,
     }
 }
 
