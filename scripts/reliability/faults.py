@@ -15,9 +15,8 @@ FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 SMALL_DISK = 96 << 20
 
 
-def kill_kept(run):
-    """kill -9 of the daemon, cache kept"""
-    run.lab.s3()
+def killed(run):
+    """Kills the daemon again and again under the same writers."""
     mount = run.lab.mount()
     mount.start()
     moments = random.Random(run.lab.seed)
@@ -32,24 +31,33 @@ def kill_kept(run):
     run.settle(mount, ledger)
 
 
+def kill_kept(run):
+    """kill -9 of the daemon, cache kept"""
+    run.lab.s3()
+    killed(run)
+
+
 def kill_kept_local(run):
     """the same on a local directory"""
     run.lab.local()
-    mount = run.lab.mount()
-    mount.start()
-    moments = random.Random(run.lab.seed)
-    ledger = run.write(mount)
-    for _ in range(run.options.rounds):
-        time.sleep(moments.uniform(0.2, 1.5))
-        mount.kill()
-        begin = time.monotonic()
-        mount.start("--takeover", "never")
-        run.recovered(mount, begin)
-    run.settle(mount, ledger)
+    killed(run)
 
 
-def kill_wiped(run):
-    """kill -9, cache deleted (what was fsynced)"""
+def cut(cache, moments):
+    """Cuts the files of a cache directory that are never synced: the newest of the journal, and the staged ones. Some are gone."""
+    for namespace in os.listdir(cache):
+        journal = os.path.join(cache, namespace, "journal")
+        staging = os.path.join(cache, namespace, "staging")
+        files = sorted(os.path.join(journal, name) for name in os.listdir(journal) if name != "LOCK")[-1:]
+        files += [os.path.join(staging, name) for name in os.listdir(staging)]
+        for path in filter(os.path.isfile, files):
+            if path in files[:1] or moments.random() < 0.7:
+                os.truncate(path, moments.randrange(os.path.getsize(path) + 1))
+            else:
+                os.unlink(path)
+
+
+def lossy(run, lose):
     run.lab.s3()
     mount = run.lab.mount()
     mount.start()
@@ -59,14 +67,28 @@ def kill_wiped(run):
         time.sleep(moments.uniform(0.5, 1.5))
         mount.kill()
         run.stop(ledger)
-        shutil.rmtree(mount.cache)
-        os.mkdir(mount.cache)
+        lose(mount.cache, moments)
         begin = time.monotonic()
         mount.start(*NOW)
         run.recovered(mount, begin)
         ledger.notes.clear()
         run.outcome.add(ledger, ledger.verify(mount.root, "synced"))
     mount.unmount()
+
+
+def power_loss(run):
+    """power loss: kill -9, unsynced ends of local files gone (what was fsynced)"""
+    lossy(run, cut)
+
+
+def kill_wiped(run):
+    """kill -9, cache deleted (what was fsynced)"""
+
+    def wipe(cache, _moments):
+        shutil.rmtree(cache)
+        os.mkdir(cache)
+
+    lossy(run, wipe)
 
 
 def server_killed(run):
@@ -131,7 +153,7 @@ def slow(run):
     share(run, "slow")
 
 
-def cut(run):
+def cut_answers(run):
     """5 % of answers cut half-way"""
     share(run, "cut")
 
@@ -320,6 +342,7 @@ def standby(run):
 FAULTS = [
     kill_kept,
     kill_kept_local,
+    power_loss,
     kill_wiped,
     server_killed,
     refused,
@@ -327,7 +350,7 @@ FAULTS = [
     busy,
     reset,
     slow,
-    cut,
+    cut_answers,
     cache_full,
     cache_read_only,
     cache_deleted,

@@ -55,14 +55,15 @@ impl ReadinessPipe {
     }
 
     /// Reports what the mount waits for.
-    pub(super) fn waiting(&self, message: &str) {
+    ///
+    /// # Errors
+    /// The parent has ended.
+    pub(super) fn waiting(&self, message: &str) -> io::Result<()> {
         if let Self::None = self {
             eprintln!("rewindfs: {message}");
         }
         let message = message.to_owned();
-        if let Err(error) = self.write(&ReadinessMessage::Waiting { message }) {
-            tracing::debug!(%error, "the parent has ended");
-        }
+        self.write(&ReadinessMessage::Waiting { message })
     }
 
     /// Reports why there is no mount.
@@ -210,7 +211,7 @@ mod tests {
         for (cli_error, status) in [(CliError::usage("a"), 2), (CliError::failure("b"), 1)] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let readiness = ReadinessPipe::Parent(Mutex::new(theirs));
-            readiness.waiting("for another writer");
+            readiness.waiting("for another writer").unwrap();
             readiness.refused(&cli_error);
             let received = receive_report(ours, child("true")).unwrap_err();
             assert_eq!((&received, received.status()), (&cli_error, status));

@@ -268,7 +268,10 @@ impl MountJob {
         let started = Daemon::start(self.config, self.runtime_directory, env, &mut signals);
         let started = tokio::select! {
             started = started => started,
-            never = waiting => match never {},
+            error = waiting => {
+                tracing::error!(%error, "the command that waits for this mount has ended");
+                return ExitCode::FAILURE;
+            }
         };
         let daemon = match started {
             Ok(daemon) => daemon,

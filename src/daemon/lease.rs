@@ -5,7 +5,6 @@ use crate::store::{AwaitedWriter, LeaseStanding, Takeover};
 use crate::sync::Arc;
 use crate::task::Tasks;
 use sd_notify::NotifyState;
-use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -16,7 +15,11 @@ const AGAIN: Duration = Duration::from_secs(30);
 const START_EXTENSION: Duration = Duration::from_secs(60);
 
 /// Tells what the opening of a namespace waits for, once it has waited for a second, then whenever it waits for something else, and at intervals.
-pub async fn tell_waiting(takeover: &Takeover, tell: impl Fn(&str)) -> Infallible {
+/// Returns the error when it cannot be told: the command that waits has ended.
+pub async fn tell_waiting(
+    takeover: &Takeover,
+    tell: impl Fn(&str) -> std::io::Result<()>,
+) -> std::io::Error {
     let Takeover::Wait(progress) = takeover else {
         return std::future::pending().await;
     };
@@ -30,7 +33,9 @@ pub async fn tell_waiting(takeover: &Takeover, tell: impl Fn(&str)) -> Infallibl
             let (subject, message) = (subject(&awaited), message(&awaited));
             let is_due = told.as_ref().is_none_or(|(last, at)| *last != subject || at.elapsed() >= AGAIN);
             if is_due {
-                tell(&message);
+                if let Err(error) = tell(&message) {
+                    return error;
+                }
                 told = Some((subject, Instant::now()));
             }
             let extension = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
@@ -118,7 +123,10 @@ mod tests {
         };
         tokio::select! {
             () = steps => {}
-            never = tell_waiting(&takeover, |message| lock(&told).push(message.to_owned())) => match never {},
+            error = tell_waiting(&takeover, |message| {
+                lock(&told).push(message.to_owned());
+                Ok(())
+            }) => panic!("{error}"),
         }
         let told = told.into_inner().unwrap();
         assert_eq!(told.len(), 2, "{told:?}");

@@ -124,12 +124,13 @@ impl Namespace {
             times: config.lease,
         };
         // The examination only reads, so that both may run at the same time.
-        let (lease, mut evidence) = tokio::join!(
-            Lease::acquire(request),
-            evidence::examine(&backend, &slate)
-        );
-        let (lease, waited) = lease?;
-        lease.start(&tasks);
+        let taking = async {
+            let (lease, waited) = Lease::acquire(request).await?;
+            lease.start(&tasks);
+            Ok::<_, StoreError>((lease, waited))
+        };
+        let (taken, mut evidence) = tokio::join!(taking, evidence::examine(&backend, &slate));
+        let (lease, waited) = taken?;
         if waited == Waited::ForAnother {
             evidence = evidence::examine(&backend, &slate).await;
         }
