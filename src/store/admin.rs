@@ -156,10 +156,15 @@ async fn find(backend: &Backend, name: &str) -> Result<(Backend, Manifest), Stor
     Ok((place, identity))
 }
 
-/// Returns the row `G A` from the newest log object that tells it; watermarks may be left out.
+/// Returns the row `G A` from the newest readable log object that tells it; watermarks may be left out.
 async fn last_applied(place: &Backend) -> Result<Option<AppliedRow>, StoreError> {
     for object in place.list("log").await?.into_iter().rev() {
-        let object = log_object::read(place, &object.key).await?;
+        let object = match log_object::read(place, &object.key).await {
+            Ok(object) => object,
+            // What is older is told in its place, so that a damaged object keeps no command from the namespace.
+            Err(StoreError::Corrupt(_)) => continue,
+            Err(error) => return Err(error),
+        };
         if let Some(applied) = object.newest_applied()? {
             return Ok(Some(applied));
         }
