@@ -10,7 +10,7 @@ use crate::store::commit::{epoch_object, log_object};
 use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::schema::applied_row::AppliedRow;
-use crate::store::schema::manifest::{Manifest, PARTS};
+use crate::store::schema::manifest::{Manifest, PARTS, existing_identity};
 use crate::store::schema::merge;
 
 /// Maximum length of the name and of the value of a setting, in bytes.
@@ -152,7 +152,7 @@ fn info(name: &str, identity: Manifest, last: Option<LastWrite>) -> NamespaceInf
 async fn find(backend: &Backend, name: &str) -> Result<(Backend, Manifest), StoreError> {
     check_name(name)?;
     let place = backend.child(name);
-    let identity = Manifest::find(&place).await?.ok_or(StoreError::NotFound)?;
+    let identity = existing_identity(&place).await?;
     Ok((place, identity))
 }
 
