@@ -133,6 +133,8 @@ pub(super) struct ExtentSearch<'a, F> {
     lost: LostExtents,
     /// Extents that are to be looked for where they were copied to.
     further: SoughtExtents,
+    /// The relocations of the last segment that was asked for.
+    relocations: Option<(SegmentId, MovedRow)>,
 }
 
 impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
@@ -152,6 +154,7 @@ impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
             all: 0,
             lost: LostExtents::default(),
             further: references.extents.emptied(),
+            relocations: None,
         }
     }
 
@@ -166,12 +169,13 @@ impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
                 self.all += u64::from(extent.bytes.len);
             }
         }
-        self.pass(references.extents.cursor(), references.segments())
+        self.pass(references.extents.cursor(), references.segment_cursor())
             .await?;
         while !self.further.is_empty {
             let empty = self.further.emptied();
             let sought = std::mem::replace(&mut self.further, empty);
-            self.pass(sought.cursor(), references.segments()).await?;
+            self.pass(sought.cursor(), references.segment_cursor())
+                .await?;
         }
         Ok(std::mem::take(&mut self.lost))
     }
@@ -250,13 +254,16 @@ impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
     }
 
     /// Returns where garbage collection has copied an extent to.
-    async fn relocated(&self, extent: &SoughtExtent) -> Result<Option<ExtentId>, StoreError> {
-        let key = keys::moved(extent.at.epoch, extent.at.sequence);
-        let Some(row) = self.index.get(&key).await? else {
-            return Ok(None);
-        };
-        let row: MovedRow = MovedTable::decode(&row)?;
-        let to = row.extents.get(&extent.at.offset);
+    async fn relocated(&mut self, extent: &SoughtExtent) -> Result<Option<ExtentId>, StoreError> {
+        let id = extent.segment();
+        // The row of a segment has an entry for each extent, and most of them are asked for one after another.
+        if self.relocations.as_ref().is_none_or(|(of, _)| *of != id) {
+            let row = self.index.get(&keys::moved(id.epoch, id.sequence)).await?;
+            let row = row.map(|row| MovedTable::decode(&row)).transpose()?;
+            self.relocations = Some((id, row.unwrap_or_default()));
+        }
+        let row = self.relocations.as_ref();
+        let to = row.and_then(|(_, row)| row.extents.get(&extent.at.offset));
         Ok(to.map(|(epoch, sequence, offset)| ExtentId {
             epoch: *epoch,
             sequence: *sequence,

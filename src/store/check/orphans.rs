@@ -48,7 +48,7 @@ impl Orphans {
         config: &CheckConfig,
     ) -> Result<Self, StoreError> {
         let mut orphans = Self::default();
-        let mut segments = references.segments();
+        let mut segments = references.segment_cursor();
         while let Some((_, facts)) = segments.next().await? {
             let orphan = if facts.is_leaked() {
                 &mut orphans.leaked_segments
@@ -63,7 +63,7 @@ impl Orphans {
                 orphan.add_one(facts.size);
             }
         }
-        let mut lineages = references.lineages();
+        let mut lineages = references.lineage_cursor();
         while let Some((_, facts)) = lineages.next().await? {
             if facts.is_unshown() {
                 match facts.is_waiting() {

@@ -339,14 +339,14 @@ impl References {
         }
     }
 
-    pub(super) fn segments(&self) -> SegmentCursor<'_> {
+    pub(super) fn segment_cursor(&self) -> SegmentCursor<'_> {
         SegmentCursor {
             rows: self.segments.rows(),
             head: None,
         }
     }
 
-    pub(super) fn lineages(&self) -> LineageCursor<'_> {
+    pub(super) fn lineage_cursor(&self) -> LineageCursor<'_> {
         LineageCursor {
             rows: self.lineages.rows(),
         }

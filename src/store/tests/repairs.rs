@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::reclaim::{ids, settle};
+use super::undelete::{bring, remove};
 use super::*;
-use crate::meta::{Batch, Change, MetaRead, MetaStore};
+use crate::meta::{Batch, Change};
 use crate::store::schema::amounts;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{DirectoryRow, InodeRow, SegmentRow};
@@ -359,42 +360,58 @@ async fn a_damaged_segment_marks_its_versions_and_an_older_one_is_offered() {
     }
 }
 
+async fn overwrite(ns: &Namespace, name: &[u8], offset: u64, bytes: Vec<u8>) {
+    let ino = ns.tree.lookup(ROOT, name).await.unwrap().unwrap().ino;
+    let file = ns.tree.file(ino).await.unwrap();
+    let written = file.write(offset, bytes.into(), &author());
+    written.await.unwrap();
+    close(&file).await;
+    drop(file);
+    ns.drain().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_is_found_in_copies_and_not_in_what_was_written_over_it() {
     let cluster = TestCluster::new("copies");
     let ns = cluster.open().await;
-    let two_ranges = vec![7; 9 << 20];
-    let ino = save(&ns, ROOT, b"large", &two_ranges).await;
+    save(&ns, ROOT, b"large", &vec![7; 9 << 20]).await;
     ns.drain().await.unwrap();
-    leave(ns).await;
-    // The segment with the first 8 MiB, whose last quarter MiB a later version replaces.
-    let ns = cluster.open().await;
-    let file = ns.tree.file(ino).await.unwrap();
-    file.write(0, vec![8; 8 << 20].into(), &author())
-        .await
-        .unwrap();
-    close(&file).await;
-    drop(file);
-    ns.drain().await.unwrap();
+    // The undeleted file shares the content, and a write behind the first range begins a lineage over it.
+    remove(&ns, ROOT, b"large").await;
+    bring(&ns, (ROOT, "large"), (ROOT, "large")).await.unwrap();
+    overwrite(&ns, b"large", (8 << 20) + 1, vec![6; 10]).await;
+    overwrite(&ns, b"large", 0, vec![8; 8 << 20]).await;
     let versions = ns.history.view().versions(ROOT, b"large").await.unwrap();
-    assert_eq!(versions.len(), 2);
+    assert_eq!(versions.len(), 4);
     leave(ns).await;
     let segments = cluster.backend().list("data").await.unwrap();
     harm(&cluster, &segments[0].key, Harm::Lost).await;
     let found = checked(&cluster, DataReads::All).await;
-    // Only the first version shows the lost bytes.
-    assert_eq!(found.lost.count, 1, "{found:#?}");
-    let Subject::Path { version, .. } = &found.lost.named[0].subject else {
-        panic!("{found:#?}");
-    };
-    assert_eq!(*version, Some(versions[0].version.timestamp));
+    let mut damaged: Vec<Option<Timestamp>> = Vec::new();
+    for finding in &found.lost.named {
+        let Subject::Path { path, version } = &finding.subject else {
+            panic!("{finding:?}");
+        };
+        assert_eq!((path.as_str(), finding.intact), ("large", None));
+        damaged.push(*version);
+    }
+    damaged.sort();
+    let began = |version: &PastEntry| Some(version.version.timestamp);
+    let expected: Vec<_> = versions[..3].iter().map(began).collect();
+    assert_eq!(
+        damaged, expected,
+        "all but the last version show the lost bytes"
+    );
     let report = repaired(&cluster, DataReads::Skipped).await;
-    assert_eq!(report.damaged.count, 1, "{report:#?}");
+    assert_eq!(report.damaged.count, 3, "{report:#?}");
     sound(&checked(&cluster, DataReads::All).await);
     let ns = cluster.open().await;
     let now = content(&ns, ROOT, b"large").await.unwrap();
     assert!(now[..8 << 20].iter().all(|byte| *byte == 8));
-    assert!(now[8 << 20..].iter().all(|byte| *byte == 7));
+    assert_eq!(now[(8 << 20) + 1..][..10], [6; 10]);
+    // The other range of a damaged version is read.
+    let last = ns.history.read_past(&versions[0], 8 << 20, u32::MAX).await;
+    assert_eq!(last.unwrap(), vec![7; 1 << 20]);
     leave(ns).await;
 }
 

@@ -18,6 +18,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::UsageChange;
 use crate::store::schema::amounts;
 use crate::store::schema::keys;
+use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::{
     BindingRow, DentryBody, DentryRow, SegmentRow, VersionRecord, encode,
 };
@@ -36,11 +37,15 @@ pub(super) async fn mend<F: Fn(CheckStep) + Send + Sync>(
     writer: &mut RepairWriter<'_, F>,
 ) -> Result<FaultyKeys, StoreError> {
     let mut left = FaultyKeys::default();
-    let mut lengths = ExtentLengths::of(references);
+    let mut extents = ExtentCounts {
+        index,
+        lengths: ExtentLengths::of(references),
+        row: None,
+    };
     let mut miscounts = counts.miscounts();
     while let Some(Miscount { key, by }) = miscounts.next().await? {
         if let Some(extent) = extent_of(&key) {
-            let change = extent_change(index, extent, by, &mut lengths).await?;
+            let change = extents.change_of(extent, by).await?;
             let asks = proof == LogProof::Whole && by < 0;
             writer
                 .change(key, |txn| change.write(txn, extent, asks))
@@ -129,28 +134,39 @@ impl ExtentChange {
     }
 }
 
-async fn extent_change(
-    index: &dyn MetaRead,
-    extent: ExtentId,
-    by: i64,
-    lengths: &mut ExtentLengths<'_>,
-) -> Result<ExtentChange, StoreError> {
-    let row = index
-        .get(&keys::segment(extent.epoch, extent.sequence))
-        .await?;
-    let row: Option<SegmentRow> = row.map(|row| SegmentTable::decode(&row)).transpose()?;
-    let counted = row.and_then(|row| row.extents.get(&extent.offset).copied());
-    Ok(match counted {
-        Some((len, _)) => ExtentChange { len, by, stored: 0 },
-        None => {
-            let len = lengths.len(extent).await?;
-            ExtentChange {
-                len,
-                by,
-                stored: i64::from(len),
-            }
+/// The counts of extents as the index has them, and the lengths of those that it does not count.
+struct ExtentCounts<'a> {
+    index: &'a dyn MetaRead,
+    lengths: ExtentLengths<'a>,
+    /// The row of the last segment that was asked for; a row has an entry for each extent.
+    row: Option<(SegmentId, SegmentRow)>,
+}
+
+impl ExtentCounts<'_> {
+    async fn change_of(&mut self, extent: ExtentId, by: i64) -> Result<ExtentChange, StoreError> {
+        let ExtentId {
+            epoch, sequence, ..
+        } = extent;
+        let id = SegmentId { epoch, sequence };
+        if self.row.as_ref().is_none_or(|(of, _)| *of != id) {
+            let row = self.index.get(&keys::segment(epoch, sequence)).await?;
+            let row = row.map(|row| SegmentTable::decode(&row)).transpose()?;
+            self.row = Some((id, row.unwrap_or_default()));
         }
-    })
+        let row = self.row.as_ref();
+        let counted = row.and_then(|(_, row)| row.extents.get(&extent.offset).copied());
+        Ok(match counted {
+            Some((len, _)) => ExtentChange { len, by, stored: 0 },
+            None => {
+                let len = self.lengths.len(extent).await?;
+                ExtentChange {
+                    len,
+                    by,
+                    stored: i64::from(len),
+                }
+            }
+        })
+    }
 }
 
 /// The lengths of the extents that rows cite, ascending by place.

@@ -89,7 +89,7 @@ pub(super) async fn queue_leaks<F: Fn(CheckStep) + Send + Sync>(
     writer: &mut RepairWriter<'_, F>,
 ) -> Result<u64, StoreError> {
     let mut queued = 0;
-    let mut segments = references.segments();
+    let mut segments = references.segment_cursor();
     while let Some((id, facts)) = segments.next().await? {
         if facts.is_leaked() {
             let key = keys::segment(id.epoch, id.sequence).bytes();
@@ -102,7 +102,7 @@ pub(super) async fn queue_leaks<F: Fn(CheckStep) + Send + Sync>(
             queued += 1;
         }
     }
-    let mut lineages = references.lineages();
+    let mut lineages = references.lineage_cursor();
     while let Some((cid, facts)) = lineages.next().await? {
         if facts.is_unshown() && !facts.is_waiting() {
             writer
