@@ -73,32 +73,31 @@ impl DamagedContents {
         if lost.count == 0 {
             return Ok(damaged);
         }
-        let store = ContentStore::default();
         let mut ranges = citing_ranges(index, lost).await?;
         add_descendants(index, &mut ranges).await?;
+        let store = ContentStore::default();
         for (cid, ranges) in &ranges {
-            let from = keys::counts(*cid);
-            let mut contents = index.scan(from.clone()..keys::after(&from)).await?;
-            while let Some((key, value)) = contents.next().await? {
-                let shown = CountTable::decode(&value)? > 0;
-                let Some(content) = keys::counted(&key).filter(|_| shown) else {
-                    continue;
-                };
-                let mut found: Option<DamagedContent> = None;
-                for range in ranges {
-                    for piece in store.pieces(rows, content, *range).await?.iter() {
-                        let Some(extent) = lost.of(&piece.source) else {
-                            continue;
-                        };
-                        let of = found.get_or_insert(DamagedContent {
-                            bytes: 0,
-                            first: extent,
-                            mark: DamageMark::Unmarked,
-                        });
-                        of.bytes += u64::from(piece.len);
+            let mut lineage = DamagedLineage::read(index, *cid).await?;
+            for range in ranges {
+                let states = lineage.states(index, *range).await?;
+                let mut last: Option<(usize, Option<DamagedContent>)> = None;
+                for (content, damage) in &mut lineage.contents {
+                    let state = states.partition_point(|at| *at <= content.timestamp);
+                    let known = last.filter(|(of, _)| *of == state);
+                    let shown = match known {
+                        Some((_, shown)) => shown,
+                        None => shown_damage(&store, rows, *content, *range, lost).await?,
+                    };
+                    last = Some((state, shown));
+                    if let Some(shown) = shown {
+                        damage
+                            .get_or_insert(DamagedContent { bytes: 0, ..shown })
+                            .bytes += shown.bytes;
                     }
                 }
-                if let Some(found) = found {
+            }
+            for (content, damage) in lineage.contents {
+                if let Some(found) = damage {
                     damaged.add(index, content, found).await?;
                 }
             }
@@ -124,6 +123,78 @@ impl DamagedContents {
         self.all.insert(content, DamagedContent { mark, ..found });
         Ok(())
     }
+}
+
+/// The contents of a lineage whose rows cite lost extents.
+struct DamagedLineage {
+    cid: u64,
+    /// The contents that are shown, oldest first, and their damage so far.
+    contents: Vec<(ContentRef, Option<DamagedContent>)>,
+    /// When it was truncated.
+    cuts: Vec<Timestamp>,
+}
+
+impl DamagedLineage {
+    async fn read(index: &dyn MetaRead, cid: u64) -> Result<Self, StoreError> {
+        let mut contents = Vec::new();
+        let from = keys::counts(cid);
+        let mut counts = index.scan(from.clone()..keys::after(&from)).await?;
+        while let Some((key, value)) = counts.next().await? {
+            let is_shown = CountTable::decode(&value)? > 0;
+            let content = keys::counted(&key).filter(|_| is_shown);
+            contents.extend(content.map(|content| (content, None)));
+        }
+        Ok(Self {
+            cid,
+            contents,
+            cuts: timestamps(index, keys::cuts(cid)).await?,
+        })
+    }
+
+    /// Returns when what the lineage shows in a range changed, ascending: between two of these, all contents show the same there.
+    async fn states(&self, index: &dyn MetaRead, range: u64) -> Result<Vec<Timestamp>, StoreError> {
+        let from = keys::range(self.cid, range, Timestamp(u64::MAX)).bytes();
+        let end = keys::range_end(self.cid, range);
+        let mut states = self.cuts.clone();
+        let mut rows = index.scan(from..end).await?;
+        while let Some((key, _)) = rows.next().await? {
+            states.extend(keys::trailing_timestamp(&key));
+        }
+        states.sort_unstable();
+        Ok(states)
+    }
+}
+
+/// Returns the timestamps at the end of the keys with a prefix.
+async fn timestamps(index: &dyn MetaRead, prefix: Bytes) -> Result<Vec<Timestamp>, StoreError> {
+    let mut found = Vec::new();
+    let mut rows = index.scan(prefix.clone()..keys::after(&prefix)).await?;
+    while let Some((key, _)) = rows.next().await? {
+        found.extend(keys::trailing_timestamp(&key));
+    }
+    Ok(found)
+}
+
+/// Returns the damage that a content shows in a range.
+async fn shown_damage(
+    store: &ContentStore,
+    rows: &Snapshot,
+    content: ContentRef,
+    range: u64,
+    lost: &LostExtents,
+) -> Result<Option<DamagedContent>, StoreError> {
+    let mut found: Option<DamagedContent> = None;
+    for piece in store.pieces(rows, content, range).await?.iter() {
+        if let Some(first) = lost.of(&piece.source) {
+            let damage = found.get_or_insert(DamagedContent {
+                bytes: 0,
+                first,
+                mark: DamageMark::Unmarked,
+            });
+            damage.bytes += u64::from(piece.len);
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the ranges of each lineage whose rows cite a lost extent.
