@@ -30,6 +30,8 @@ const FETCH_BYTES: u64 = 64 << 20;
 const FETCH_SEGMENTS: usize = 16;
 /// Maximum number of bytes that one request fetches.
 const REQUEST_BYTES: u64 = 4 << 20;
+/// Maximum number of times that an extent may have been copied: more mean a cycle in the rows.
+const PASSES_MAX: usize = 1_000;
 /// Bytes between two extents that are fetched along with them rather than by two requests.
 const GAP: u64 = 64 << 10;
 
@@ -135,6 +137,8 @@ pub(super) struct ExtentSearch<'a, F> {
     further: SoughtExtents,
     /// The relocations of the last segment that was asked for.
     relocations: Option<(SegmentId, MovedRow)>,
+    /// Number of passes begun.
+    passes: usize,
 }
 
 impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
@@ -155,6 +159,7 @@ impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
             lost: LostExtents::default(),
             further: references.extents.emptied(),
             relocations: None,
+            passes: 0,
         }
     }
 
@@ -185,6 +190,7 @@ impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
         mut extents: ExtentCursor<'_>,
         mut segments: SegmentCursor<'_>,
     ) -> Result<(), StoreError> {
+        self.passes += 1;
         let (mut waiting, mut bytes) = (Vec::new(), 0);
         let mut head = extents.next().await?;
         while let Some(first) = head.take() {
@@ -246,8 +252,10 @@ impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
         }
         for (extent, loss) in unread {
             match self.relocated(&extent).await? {
-                Some(at) => self.further.seek_at(SoughtExtent { at, ..extent })?,
-                None => self.lost.note(&extent, loss),
+                Some(at) if self.passes < PASSES_MAX => {
+                    self.further.seek_at(SoughtExtent { at, ..extent })?
+                }
+                Some(_) | None => self.lost.note(&extent, loss),
             }
         }
         Ok(())
