@@ -30,6 +30,26 @@ impl Backend {
         Ok(names)
     }
 
+    /// Gives all objects below `prefix` to `each` as the store lists them, in no order: they are not in memory at the same time.
+    ///
+    /// # Errors
+    /// As [`Backend::list`], and that of `each`. Some objects have been given to it by then.
+    pub async fn list_each<E: From<BackendError> + Send>(
+        &self,
+        prefix: &str,
+        each: impl FnMut(ObjectInfo) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        let path = self.path(prefix)?;
+        let root = within(
+            self.base.config.deadline,
+            &self.name(prefix),
+            self.check_root(),
+        );
+        root.await?;
+        let listing = self.store.list(Some(&path));
+        self.each_listed(prefix, listing, each).await
+    }
+
     /// Lists the objects and prefixes directly below `path`.
     async fn level(&self, path: &Path) -> Result<ListResult, BackendError> {
         let prefix = path.as_ref();

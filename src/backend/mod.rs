@@ -51,6 +51,7 @@ use bytes::Bytes;
 use counters::{CountedStore, Tally};
 use error::{Class, is_past_end, is_unknown, is_unrepeated, is_whole};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use limits::within;
 use location::{Location, StoreKind};
 use object_store::path::Path;
@@ -311,8 +312,7 @@ impl Backend {
         let deadline = self.base.config.deadline;
         within(deadline, &place, self.check_root()).await?;
         let mut found = Vec::new();
-        let listed = path.clone();
-        let mut listing = match &after {
+        let listing = match &after {
             None => self.store.list(Some(&path)),
             Some(after) if self.is_local() => {
                 found = self.walked(path, after).await?;
@@ -320,19 +320,36 @@ impl Backend {
             }
             Some(after) => self.store.list_with_offset(Some(&path), after),
         };
-        let next = async |listing: &mut futures::stream::BoxStream<'static, _>| {
-            within(deadline, &place, async { Ok(listing.next().await) }).await
-        };
-        while let Some(object) = next(&mut listing).await? {
-            let object = object.map_err(|e| self.failure(prefix, &e))?;
-            if !object.location.prefix_matches(&listed) {
-                let reason = format!("the listing has {}, which is not below it", object.location);
-                return Err(Class::Unavailable.error(&place, reason));
-            }
-            found.push(info(object));
-        }
+        self.each_listed(prefix, listing, |object| {
+            found.push(object);
+            Ok::<(), BackendError>(())
+        })
+        .await?;
         found.sort_unstable_by(|a: &ObjectInfo, b| a.key.cmp(&b.key));
         Ok(found)
+    }
+
+    /// Gives the objects of a listing of `prefix` to `each`. The deadline bounds the wait for each page.
+    async fn each_listed<E: From<BackendError> + Send>(
+        &self,
+        prefix: &str,
+        mut listing: BoxStream<'static, Result<ObjectMeta, object_store::Error>>,
+        mut each: impl FnMut(ObjectInfo) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        let (path, place) = (self.path(prefix)?, self.name(prefix));
+        let deadline = self.base.config.deadline;
+        loop {
+            let next = within(deadline, &place, async { Ok(listing.next().await) });
+            let Some(object) = next.await? else {
+                return Ok(());
+            };
+            let object = object.map_err(|e| self.failure(prefix, &e))?;
+            if !object.location.prefix_matches(&path) {
+                let reason = format!("the listing has {}, which is not below it", object.location);
+                return Err(Class::Unavailable.error(&place, reason).into());
+            }
+            each(info(object))?;
+        }
     }
 
     /// Deletes an object. Succeeds if there is none.

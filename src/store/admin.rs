@@ -11,7 +11,7 @@ use crate::store::lease::acquire::revoke;
 use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::schema::applied_row::AppliedRow;
-use crate::store::schema::manifest::{Manifest, PARTS};
+use crate::store::schema::manifest::{Manifest, PARTS, existing_identity};
 use crate::store::schema::merge;
 use crate::store::schema::writer_object;
 
@@ -156,14 +156,19 @@ fn info(name: &str, identity: Manifest, last: Option<LastWrite>) -> NamespaceInf
 async fn find(backend: &Backend, name: &str) -> Result<(Backend, Manifest), StoreError> {
     check_name(name)?;
     let place = backend.child(name);
-    let identity = Manifest::find(&place).await?.ok_or(StoreError::NotFound)?;
+    let identity = existing_identity(&place).await?;
     Ok((place, identity))
 }
 
-/// Returns the row `G A` from the newest log object that tells it; watermarks may be left out.
+/// Returns the row `G A` from the newest readable log object that tells it; watermarks may be left out.
 async fn last_applied(place: &Backend) -> Result<Option<AppliedRow>, StoreError> {
     for object in place.list("log").await?.into_iter().rev() {
-        let object = log_object::read(place, &object.key).await?;
+        let object = match log_object::read(place, &object.key).await {
+            Ok(object) => object,
+            // What is older is told in its place, so that a damaged object keeps no command from the namespace.
+            Err(StoreError::Corrupt(_)) => continue,
+            Err(error) => return Err(error),
+        };
         if let Some(applied) = object.newest_applied()? {
             return Ok(Some(applied));
         }

@@ -27,7 +27,8 @@ pub use admin::{
     parse_setting, set_namespace, show_namespace,
 };
 pub use check::{
-    CheckConfig, CheckReport, CheckStep, Finding, Findings, Spill, Subject, check_log,
+    CheckConfig, CheckReport, CheckStep, DataReads, Finding, Findings, LogRepair, MoreDamage,
+    OrphanCount, Orphans, RepairReport, Spill, Subject, check_log, repair,
 };
 pub use commit::Committer;
 pub use data::DataStore;
@@ -43,6 +44,7 @@ pub use gc::Gc;
 pub use gc::task::{GRACE, GcCounters};
 pub use gc::temp_files::sweep_orphans;
 pub use history::History;
+pub use history::damaged::VersionDamage;
 pub use history::deleted::{RemovedName, RemovedNames};
 pub use history::directory_horizons::{DirectoryHorizons, DirectoryReach, Wholeness};
 pub use history::finality::Finality;

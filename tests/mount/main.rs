@@ -17,6 +17,8 @@ mod attributes;
 mod audit;
 mod bad_input;
 mod changing_names;
+mod check_repair;
+mod check_writer;
 mod clock;
 mod clone;
 mod clouds;

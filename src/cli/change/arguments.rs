@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// How a verb on a URL gets its namespace.
 #[derive(Debug, Args)]
-pub(super) struct WriterArguments {
+pub(in crate::cli) struct WriterArguments {
     /// With a URL that no mount of this machine has: no other machine has it mounted either, so write it from here
     #[arg(long)]
     no_writer: bool,
@@ -21,6 +21,20 @@ pub(super) struct WriterArguments {
     /// ~/.cache/rewindfs, for root /var/cache/rewindfs]
     #[arg(long, value_name = "DIR", requires = "no_writer")]
     cache_dir: Option<PathBuf>,
+}
+
+impl WriterArguments {
+    /// Tells whether a command on a URL may write a namespace that no mount of this machine has.
+    ///
+    /// # Errors
+    /// A usage error where no directory for cache and journal is known.
+    pub(in crate::cli) fn on_url(self) -> Result<WriterConsent, CliError> {
+        Ok(match (self.no_writer, self.cache_dir) {
+            (false, _) => WriterConsent::None,
+            (true, Some(directory)) => WriterConsent::NoOtherWriter(place::from_root(&directory)?),
+            (true, None) => WriterConsent::NoOtherWriter(place::cache_directory()?),
+        })
+    }
 }
 
 /// The arguments of `rewindfs undelete`.
@@ -80,7 +94,7 @@ impl RestoreArguments {
 
 /// Whether a verb may write a namespace that no mount of this machine has.
 #[derive(Debug)]
-pub(super) enum WriterConsent {
+pub(in crate::cli) enum WriterConsent {
     /// No: another machine may write it.
     None,
     /// The user says that no other machine has it. The directory is for cache and journal.
@@ -131,11 +145,7 @@ pub(super) fn find(
                 "--no-writer: only with a URL; a mount writes by itself",
             ));
         }
-        (_, false) => WriterConsent::None,
-        (ReadTarget::Store { .. }, true) => WriterConsent::NoOtherWriter(match writer.cache_dir {
-            Some(directory) => place::from_root(&directory)?,
-            None => place::cache_directory()?,
-        }),
+        (_, _) => writer.on_url()?,
     };
     Ok(ChangePlace {
         target,

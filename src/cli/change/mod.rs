@@ -15,8 +15,8 @@ use super::read::printer::{PrintForm, RowPrinter};
 use super::read::source::ReadTarget;
 use crate::config::DEFAULT_NAMESPACE;
 use crate::verbs::{ChangeVerb, TimedPath};
-use arguments::{ChangePlace, WriterConsent};
-pub(super) use arguments::{RestoreArguments, UndeleteArguments};
+use arguments::ChangePlace;
+pub(super) use arguments::{RestoreArguments, UndeleteArguments, WriterArguments, WriterConsent};
 pub(super) use forget_arguments::ForgetArguments;
 use label_arguments::LabelChangePlace;
 pub(super) use label_arguments::{LabelChangeCommand, LabelCommand};
@@ -24,6 +24,7 @@ use retention_arguments::RetentionWay;
 pub(super) use retention_arguments::{PolicyCommand, PruneArguments};
 use std::process::ExitCode;
 use writer::ChangeWay;
+pub(super) use writer::RepairAccess;
 
 /// What a command that may change something does.
 pub(super) enum ChangeStart {

@@ -42,7 +42,7 @@ pub(super) enum ChangeWay {
 }
 
 /// A writer, and what it needs.
-pub(super) struct OpenWriter {
+pub(in crate::cli) struct OpenWriter {
     namespace: Namespace,
     tasks: Tasks,
     /// The namespace, as messages name it.
@@ -75,14 +75,7 @@ impl ChangeWay {
             WriterConsent::NoOtherWriter(_) => StoreUse::Write,
         };
         let backend = open_backend(&url, &config, how).await?;
-        let described = show_namespace(&backend, &name).await;
-        let info = described.map_err(|error| match error {
-            StoreError::Invalid(_) => CliError::usage(error),
-            StoreError::NotFound => {
-                CliError::failure(format!("{url}: namespace {name} does not exist"))
-            }
-            other => CliError::failure(format!("{url}: namespace {name}: {other}")),
-        })?;
+        let info = describe(&backend, &url, &name).await?;
         if let Some(mountpoint) = writer_of_this_machine(&info)? {
             return Ok(Self::Daemon(mountpoint));
         }
@@ -151,19 +144,7 @@ impl ChangeWay {
         let Self::Writer(writer) = self else {
             return Ok(());
         };
-        let closed = writer.namespace.close().await;
-        writer.tasks.stop();
-        // What does not end in time ends with the process.
-        tokio::time::timeout(END_MAX, writer.tasks.join())
-            .await
-            .ok();
-        closed.map_err(|error| {
-            CliError::failure(format!(
-                "namespace {}: {error}; the change is in {}, and the next mount or verb with this cache directory uploads it",
-                writer.name,
-                writer.directory.display()
-            ))
-        })
+        writer.close().await
     }
 }
 
@@ -180,6 +161,29 @@ async fn open_backend(
 }
 
 impl OpenWriter {
+    /// The namespace, which no other writer has.
+    pub(in crate::cli) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Waits until the changes are in the bucket.
+    ///
+    /// # Errors
+    /// A failure that says where changes are that are not in the bucket.
+    pub(in crate::cli) async fn close(self) -> Result<(), CliError> {
+        let closed = self.namespace.close().await;
+        self.tasks.stop();
+        // What does not end in time ends with the process.
+        tokio::time::timeout(END_MAX, self.tasks.join()).await.ok();
+        closed.map_err(|error| {
+            CliError::failure(format!(
+                "namespace {}: {error}; the change is in {}, and the next mount or verb with this cache directory uploads it",
+                self.name,
+                self.directory.display()
+            ))
+        })
+    }
+
     async fn open(
         backend: &Backend,
         url: &StoreUrl,
@@ -236,17 +240,79 @@ fn writer_of_this_machine(info: &NamespaceInfo) -> Result<Option<PathBuf>, CliEr
     Ok(None)
 }
 
-/// The message where another machine may have the namespace.
-fn refusal(url: &StoreUrl, info: &NamespaceInfo, path: &TimedPath) -> String {
-    let name = &info.name;
-    let written = match &info.last {
+/// How `check --repair` reaches a namespace: by a writer of its own alone, so that nothing else changes the rows meanwhile.
+pub(in crate::cli) struct RepairAccess<'a> {
+    pub(in crate::cli) url: &'a StoreUrl,
+    pub(in crate::cli) name: &'a str,
+    pub(in crate::cli) backend: &'a BackendConfig,
+}
+
+impl RepairAccess<'_> {
+    /// Opens the writer.
+    ///
+    /// # Errors
+    /// As those of [`ChangeWay::open`]; a failure that names the mount of this machine that has the namespace.
+    pub(in crate::cli) async fn open(
+        &self,
+        consent: &WriterConsent,
+    ) -> Result<OpenWriter, CliError> {
+        let Self { url, name, backend } = *self;
+        let how = match consent {
+            WriterConsent::None => StoreUse::Follow,
+            WriterConsent::NoOtherWriter(_) => StoreUse::Write,
+        };
+        let backend = open_backend(url, backend, how).await?;
+        let info = describe(&backend, url, name).await?;
+        if let Some(mountpoint) = writer_of_this_machine(&info)? {
+            return Err(CliError::failure(format!(
+                "{url}: not repaired, because namespace {name} is mounted at {at}: `rewindfs umount {at}` first",
+                at = mountpoint.display()
+            )));
+        }
+        match consent {
+            WriterConsent::NoOtherWriter(directory) => {
+                OpenWriter::open(&backend, url, name.to_owned(), directory.clone()).await
+            }
+            WriterConsent::None => Err(CliError::failure(format!(
+                "{url}: not repaired, because a mount on another machine may have namespace {name}: {}, and no mount of this user here \
+                 has it. End that mount, and add --no-writer, which says that no machine has the namespace mounted and takes it from any \
+                 mount that has it",
+                last_written(&info)
+            ))),
+        }
+    }
+}
+
+async fn describe(
+    backend: &Backend,
+    url: &StoreUrl,
+    name: &str,
+) -> Result<NamespaceInfo, CliError> {
+    let described = show_namespace(backend, name).await;
+    described.map_err(|error| match error {
+        StoreError::Invalid(_) => CliError::usage(error),
+        StoreError::NotFound => {
+            CliError::failure(format!("{url}: namespace {name} does not exist"))
+        }
+        other => CliError::failure(format!("{url}: namespace {name}: {other}")),
+    })
+}
+
+/// Says when a namespace was last written, and where.
+fn last_written(info: &NamespaceInfo) -> String {
+    match &info.last {
         Some(last) => {
             let host = last.host.as_deref().unwrap_or("an unknown machine");
             let time = show_time(last.instant_ns);
             format!("it was last written at {time} or later, from {host}")
         }
         None => "no change of it is in the bucket's log yet".to_owned(),
-    };
+    }
+}
+
+/// The message where another machine may have the namespace.
+fn refusal(url: &StoreUrl, info: &NamespaceInfo, path: &TimedPath) -> String {
+    let (name, written) = (&info.name, last_written(info));
     format!(
         "{path}: not changed, because a mount on another machine may have namespace {name} of {url}: {written}, and no mount of this user \
          here has it. Run the command there, on the mount; or mount it here; or, if no machine has it mounted, add --no-writer, which \

@@ -42,6 +42,14 @@ pub(crate) async fn value(
             let until = view.hold_of(entry.ino, entry.version).await?;
             Ok(until.map(|until| Bytes::from(stamp::print_exact(until))))
         }
+        Some(b"damaged") => {
+            let damage = namespace.history().damage_of(entry).await?;
+            let text = damage.map(|damage| {
+                let found = stamp::print_exact(damage.found);
+                format!("{} bytes cannot be read, found {found}", damage.bytes)
+            });
+            Ok(text.map(Bytes::from))
+        }
         Some(own) => Ok(known(entry, own)),
         None => Ok(None),
     }

@@ -53,6 +53,8 @@ pub struct Finding {
     pub subject: Subject,
     /// The fault.
     pub what: String,
+    /// If the current state of a file is damaged: when the newest older version of it began that can be read whole, as far as is known.
+    pub intact: Option<Timestamp>,
 }
 
 /// The findings of one kind.
@@ -72,12 +74,23 @@ impl Findings {
     }
 
     pub(super) fn add(&mut self, subject: Subject, what: &str) {
+        self.push_named(Finding {
+            subject,
+            what: what.to_owned(),
+            intact: None,
+        });
+    }
+
+    /// Tells whether further findings are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.named.len() >= NAMED_MAX
+    }
+
+    /// Counts a finding, and keeps it unless there are enough.
+    pub(super) fn push_named(&mut self, finding: Finding) {
         self.count += 1;
-        if self.named.len() < NAMED_MAX {
-            self.named.push(Finding {
-                subject,
-                what: what.to_owned(),
-            });
+        if !self.is_full() {
+            self.named.push(finding);
         }
     }
 }
@@ -127,6 +140,28 @@ impl<'a> PathFinder<'a> {
         Ok(findings)
     }
 
+    /// Returns the state that the row at `key` shows, as a file or as a version of it that began at `version`.
+    pub(super) async fn shown_by(
+        &mut self,
+        key: &Bytes,
+        version: Option<Timestamp>,
+    ) -> Result<Subject, StoreError> {
+        let first = keys::leading_ino(key).unwrap_or(Ino(0));
+        match key.first_chunk::<2>() {
+            Some(b"CD") => {
+                let name = Bytes::copy_from_slice(&keys::entry_name(key));
+                self.named(first, &name, version).await
+            }
+            Some(b"HV") => self.version(key).await,
+            _ => self.inode(first, version).await,
+        }
+    }
+
+    /// Returns the file or directory with an inode number.
+    pub(super) async fn of_inode(&mut self, ino: Ino) -> Result<Subject, StoreError> {
+        self.inode(ino, None).await
+    }
+
     /// Returns what a row is about, and a description of the row.
     async fn subject(&mut self, key: &Bytes) -> Result<(Subject, &'static str), StoreError> {
         let first = keys::leading_ino(key).unwrap_or(Ino(0));
@@ -153,6 +188,7 @@ impl<'a> PathFinder<'a> {
             b"CK" => (self.content(key).await?, "a truncation"),
             b"CL" => (self.content(key).await?, "what it was copied from"),
             b"GR" => (self.content(key).await?, "how many versions show it"),
+            b"Gx" => (self.content(key).await?, "its mark as damaged"),
             b"GD" => (
                 self.content(key).await?,
                 "that a version no longer shows it",

@@ -1,40 +1,60 @@
 //! Consistency check of a namespace: replays its log into rows and compares them with the rows of the index; recounts
-//! the reference counts and totals of the index.
+//! the reference counts and totals of the index; follows every reference of a row to the names, rows and segments that it leads to.
 //!
-//! The check only reads the bucket and does not disturb a writer.
+//! The check only reads the bucket and does not disturb a writer; [`repair()`] mends what it finds, as the writer.
 //! Invariant: memory is bounded by [`Spill`], independent of the size of the namespace. Beyond it, only the names of
-//! the log objects and the first findings of each kind are kept.
+//! the log objects, the first findings of each kind, and the lost extents, of bounded number, are kept.
 
+mod comparison;
 mod config;
+mod damage;
 mod faulty;
 mod finding;
 mod log_compare;
+mod lost;
+mod names;
+mod orphans;
 mod recount;
+mod references;
+mod repair;
+mod report;
+mod scan;
+mod shown;
 mod sorted;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
-pub use config::{CheckConfig, CheckStep};
+pub(crate) use comparison::compare;
+pub use config::{CheckConfig, CheckStep, DataReads};
 pub use finding::{Finding, Findings, Subject};
+pub use orphans::{OrphanCount, Orphans};
+pub use repair::repair;
+pub use repair::report::{LogRepair, RepairReport};
+pub use report::{CheckReport, MoreDamage};
 pub use sorted::Spill;
 
-use crate::backend::{Backend, BackendError};
-use crate::meta::{MetaRead, RowScan, SlateConfig, SlateFollower};
+use crate::backend::Backend;
+use crate::meta::{MetaRead, SlateConfig, SlateFollower};
+use crate::store::check::comparison::{Comparison, IndexRow, checkpoint, newest};
+use crate::store::check::damage::{DamagedContents, DamagedStates};
 use crate::store::check::faulty::FaultyKeys;
 use crate::store::check::finding::PathFinder;
 use crate::store::check::log_compare::{LogPosition, LogReplay};
+use crate::store::check::lost::{ExtentSearch, LostExtents};
+use crate::store::check::names::NameRows;
+#[cfg(test)]
 use crate::store::check::recount::Recount;
+use crate::store::check::scan::ScannedRows;
 use crate::store::check::sorted::SortedRows;
+use crate::store::index::current::Index;
 use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::recovery::evidence::{self, Evidence};
-use crate::store::schema::applied_row::AppliedRow;
+use crate::store::schema::manifest::existing_identity;
 use crate::store::schema::merge;
 use crate::store::schema::rows::LogPlace;
-use crate::store::schema::tables::{AppliedTable, CheckpointTable, LoggedTable, RowTable};
+use crate::sync::Arc;
 
 /// Refresh interval of the index; the check compares one fixed state.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
@@ -42,42 +62,17 @@ const NEVER: Duration = Duration::from_secs(365 * 86_400);
 /// Pause between two reads of a log that is behind.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Number of rows between two progress reports.
-const ROWS_TOLD: u64 = 10_000;
-
 /// Size of the memory cache of the index, in bytes. A small one is enough, because the index is scanned once.
 const INDEX_CACHE: u64 = 32 << 20;
 
-/// The result of [`check_log`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckReport {
-    /// Number of log objects read.
-    pub objects: usize,
-    /// Number of rows in the index.
-    pub rows: u64,
-    /// Log objects that are missing or damaged. Their batches are then absent from the comparison.
-    pub damaged: Findings,
-    /// Rows that differ, or exist on one side only.
-    pub differing: Findings,
-    /// Counts that differ from the recount.
-    pub miscounted: Findings,
-}
-
-impl CheckReport {
-    /// Tells whether the check found no fault.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
-        self.damaged.is_empty() && self.differing.is_empty() && self.miscounted.is_empty()
-    }
-}
-
-/// Compares every row of the index of a namespace with a replay of its log, and recounts its counts. Both are compared
+/// Compares every row of the index of a namespace with a replay of its log, recounts its counts, and looks whether what rows refer to is
+/// there. Both are compared
 /// as they are at the start: later changes of a writer are ignored, and batches that the writer has not logged yet are
 /// waited for, as `config` says. `step` receives the progress.
 ///
 /// # Errors
 /// `NotFound` if the namespace does not exist or is empty; `Unavailable`, also if the log does not catch up with the
-/// index; `Damaged` if the index lacks what other objects prove; `Corrupt` if the index cannot be read; `LocalDisk` if
+/// index; `Damaged` if the index lacks what other objects prove, or the namespace has lost its identity; `Corrupt` if the index cannot be read; `LocalDisk` if
 /// temporary files cannot be written; `Invalid` for a bad name.
 pub async fn check_log(
     backend: &Backend,
@@ -87,11 +82,7 @@ pub async fn check_log(
 ) -> Result<CheckReport, StoreError> {
     check_name(name)?;
     let backend = backend.child(name);
-    match backend.get("namespace.json").await {
-        Ok(_) => {}
-        Err(BackendError::NotFound { .. }) => return Err(StoreError::NotFound),
-        Err(error) => return Err(error.into()),
-    }
+    existing_identity(&backend).await?;
     let slate = SlateConfig {
         local: backend.is_local(),
         cache_bytes: INDEX_CACHE,
@@ -102,82 +93,170 @@ pub async fn check_log(
         Evidence::Unused => return Err(StoreError::NotFound),
         Evidence::Whole | Evidence::LogUnreadable(_) => {}
     }
+    let checked = CheckedNamespace {
+        backend,
+        slate,
+        config,
+    };
     let deadline = tokio::time::Instant::now() + config.patience;
     loop {
-        let index = SlateFollower::open(backend.object_store(), "meta", &slate, NEVER).await?;
-        let checkpoint = checkpoint(&index).await;
-        let audit = match &checkpoint {
-            Ok(checkpoint) => audit(&backend, &index, *checkpoint, config, &step).await,
+        let index = Arc::new(checked.open().await?);
+        let begins = checkpoint(&*index).await;
+        let audit = match &begins {
+            Ok(begins) => checked.audit(&index, *begins, &step).await,
             Err(_) => Ok(CheckReport::default()),
         };
         index.close().await?;
-        let (checkpoint, audit) = (checkpoint?, audit?);
+        let (begins, audit) = (begins?, audit?);
         if audit.damaged.is_empty() || tokio::time::Instant::now() >= deadline {
             return Ok(audit);
         }
         // The writer may have completed a checkpoint since, and deleted the objects that were found missing.
-        let index = SlateFollower::open(backend.object_store(), "meta", &slate, NEVER).await?;
-        let newest = self::checkpoint(&index).await;
+        let index = checked.open().await?;
+        let newest = checkpoint(&index).await;
         index.close().await?;
-        if newest? == checkpoint {
+        if newest? == begins {
             return Ok(audit);
         }
         step(CheckStep::Waiting);
     }
 }
 
-/// Returns where the newest checkpoint that an index names begins.
-async fn checkpoint(index: &SlateFollower) -> Result<Option<LogPlace>, StoreError> {
-    let row = index.get(&crate::store::schema::keys::checkpoint()).await?;
-    let row = row.map(|row| CheckpointTable::decode(&row)).transpose()?;
-    Ok(row.map(|row| row.began))
+/// A namespace that is being checked.
+struct CheckedNamespace<'a> {
+    backend: Backend,
+    slate: SlateConfig,
+    config: &'a CheckConfig,
 }
 
-async fn audit(
-    backend: &Backend,
-    index: &SlateFollower,
-    from: Option<LogPlace>,
-    config: &CheckConfig,
-    step: &(impl Fn(CheckStep) + Send + Sync),
-) -> Result<CheckReport, StoreError> {
-    let deadline = tokio::time::Instant::now() + config.patience;
-    // A list of all rows is read beside the rows from before it, so each of the two gets half of the memory.
-    let spill = Spill {
-        memory: config.spill.memory / 2,
-        ..config.spill.clone()
-    };
-    let mut replay = LogReplay::new(backend, SortedRows::new(merge::merge, spill), from);
-    loop {
-        let (upto, recorded) = newest(index).await?;
-        let reached = replay.read_to(upto, recorded, step).await?;
-        // With a missing or damaged object, the replay may never reach this batch; the rows that it has are compared
-        // all the same.
-        if reached == LogPosition::There || !replay.damaged.is_empty() {
-            replay.rows.write_run()?;
-            let mut counts = Recount::new(config.spill.clone());
-            let each = |row: IndexRow<'_>| counts.row(row.key, row.value);
-            let compared = compare(index, &mut replay.rows.rows(), step, each).await?;
-            let miscounted = counts.finish().await?;
-            let found = named(index, compared.differing, miscounted).await?;
-            // The engine refreshes once by itself right after it is opened; the result is valid only if the index did
-            // not change.
-            if newest(index).await?.0 == upto {
-                return Ok(CheckReport {
-                    objects: replay.objects,
-                    rows: compared.rows,
-                    damaged: replay.damaged,
-                    ..found
-                });
-            }
-        }
-        if tokio::time::Instant::now() >= deadline {
-            return Err(StoreError::Unavailable(
-                behind(upto, reached, &replay).into(),
-            ));
-        }
-        step(CheckStep::Waiting);
-        tokio::time::sleep(AGAIN).await;
+impl CheckedNamespace<'_> {
+    async fn open(&self) -> Result<SlateFollower, StoreError> {
+        let store = self.backend.object_store();
+        Ok(SlateFollower::open(store, "meta", &self.slate, NEVER).await?)
     }
+
+    async fn audit(
+        &self,
+        index: &Arc<SlateFollower>,
+        from: Option<LogPlace>,
+        step: &(impl Fn(CheckStep) + Send + Sync),
+    ) -> Result<CheckReport, StoreError> {
+        let config = self.config;
+        let deadline = tokio::time::Instant::now() + config.patience;
+        // A list of all rows is read beside the rows from before it, so each of the two gets half of the memory.
+        let spill = Spill {
+            memory: config.spill.memory / 2,
+            ..config.spill.clone()
+        };
+        let rows = SortedRows::new(merge::merge, spill);
+        let mut replay = LogReplay::new(&self.backend, rows, from);
+        loop {
+            let end = newest(&**index).await?;
+            let reached = replay.read_to(end.batch, end.logged, step).await?;
+            // With a missing or damaged object, the replay may never reach this batch; the rows that it has are compared
+            // all the same.
+            if reached == LogPosition::There || !replay.damaged.is_empty() {
+                replay.rows.write_run()?;
+                let mut scanned = ScannedRows::new(config);
+                let each = |row: IndexRow<'_>| scanned.row(row);
+                let mut logged = replay.rows.rows();
+                let compared = compare(&**index, &mut logged, step, each).await?;
+                drop(logged);
+                // The engine refreshes once by itself right after it is opened; the result is valid only if the index did
+                // not change.
+                if newest(&**index).await? == end {
+                    let report = CheckReport {
+                        objects: replay.objects,
+                        damaged: replay.damaged,
+                        ..CheckReport::default()
+                    };
+                    return self
+                        .judge(index, from, scanned, compared, report, step)
+                        .await;
+                }
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(StoreError::Unavailable(
+                    behind(end.batch, reached, &replay).into(),
+                ));
+            }
+            step(CheckStep::Waiting);
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Completes a report with what the rows of an index say.
+    async fn judge(
+        &self,
+        index: &Arc<SlateFollower>,
+        from: Option<LogPlace>,
+        mut scanned: ScannedRows,
+        compared: Comparison,
+        report: CheckReport,
+        step: &(impl Fn(CheckStep) + Send + Sync),
+    ) -> Result<CheckReport, StoreError> {
+        let config = self.config;
+        let miscounted = scanned.counts.finish().await?;
+        let found = named(&**index, compared.differing, miscounted).await?;
+        let references = &mut scanned.references;
+        let segments = references.list(&self.backend, step).await?;
+        let mut orphans = Orphans::of(references, config).await?;
+        if let Some(began) = from {
+            orphans.add_log(&self.backend, began, config).await?;
+        }
+        let mut search = ExtentSearch::new(&self.backend, &**index, config.data, references, step);
+        let mut lost = search.run(references).await?;
+        let verified = search.read;
+        if lost.count > 0 {
+            self.forgive(&**index, &mut lost).await?;
+        }
+        let view = Index::of_follower(Arc::clone(index) as Arc<dyn MetaRead>);
+        let contents = DamagedContents::find(&**index, &view.snapshot(), &lost).await?;
+        let none = FaultyKeys::default();
+        let mut paths = PathFinder::new(&**index, [&none, &none]).await?;
+        let states = DamagedStates::name(&**index, &contents, &mut paths, step).await?;
+        Ok(CheckReport {
+            rows: compared.rows,
+            segments,
+            verified,
+            differing: found.differing,
+            miscounted: found.miscounted,
+            disagreeing: disagreeing(&scanned.names, &mut paths).await?,
+            lost: states.unmarked,
+            marked: states.marked,
+            more_lost: match contents.is_cut {
+                true => MoreDamage::NotNamed,
+                false => MoreDamage::None,
+            },
+            orphans,
+            ..report
+        })
+    }
+
+    /// Forgets lost extents that a writer has stopped citing since the check began.
+    async fn forgive(
+        &self,
+        checked: &dyn MetaRead,
+        lost: &mut LostExtents,
+    ) -> Result<(), StoreError> {
+        let newer = self.open().await?;
+        let forgiven = lost.forgive(checked, &newer).await;
+        newer.close().await?;
+        forgiven
+    }
+}
+
+/// Returns findings for names whose rows do not agree.
+async fn disagreeing(names: &NameRows, paths: &mut PathFinder<'_>) -> Result<Findings, StoreError> {
+    let mut findings = Findings::default();
+    let mut faults = names.faults();
+    while let Some((ino, fault)) = faults.next().await? {
+        match findings.is_full() {
+            true => findings.count += 1,
+            false => findings.add(paths.of_inode(ino).await?, fault.text()),
+        }
+    }
+    Ok(findings)
 }
 
 /// Returns findings for rows that differ and for wrong counts, with the names of what they are about.
@@ -215,73 +294,9 @@ fn behind(upto: BatchId, reached: LogPosition, replay: &LogReplay<'_>) -> String
     }
 }
 
-/// Returns the newest batch in an index, and the newest log object that the index names.
-async fn newest(index: &SlateFollower) -> Result<(BatchId, Option<LogPlace>), StoreError> {
-    let applied = index.get(&crate::store::schema::keys::applied()).await?;
-    let applied: AppliedRow = AppliedTable::decode(&applied.ok_or(StoreError::NotFound)?)?;
-    let recorded = index.get(&crate::store::schema::keys::logged()).await?;
-    let recorded = recorded.map(|row| LoggedTable::decode(&row)).transpose()?;
-    Ok((applied.batch, recorded))
-}
-
-/// A row of an index.
-#[derive(Clone, Copy)]
-pub(crate) struct IndexRow<'a> {
-    pub(crate) key: &'a Bytes,
-    pub(crate) value: &'a Bytes,
-}
-
-/// The result of [`compare`].
-pub(crate) struct Comparison {
-    /// Number of rows in the index.
-    pub(crate) rows: u64,
-    pub(crate) differing: FaultyKeys,
-}
-
-/// Compares the rows of an index with the rows of `other`, both ordered by key, and passes each row of the index to
-/// `each`.
-pub(crate) async fn compare(
-    index: &dyn MetaRead,
-    other: &mut (dyn RowScan + '_),
-    step: &(impl Fn(CheckStep) + Sync),
-    mut each: impl FnMut(IndexRow<'_>) -> Result<(), StoreError> + Send,
-) -> Result<Comparison, StoreError> {
-    let all = Bytes::from_static(b"C")..Bytes::from_static(b"I");
-    let mut left = index.scan(all).await?;
-    let (mut a, mut b) = (left.next().await?, other.next().await?);
-    let (mut rows, mut differing) = (0, FaultyKeys::default());
-    loop {
-        let keys = (a.as_ref().map(|r| &r.0), b.as_ref().map(|r| &r.0));
-        let order = match keys {
-            (None, None) => return Ok(Comparison { rows, differing }),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(x), Some(y)) => x.cmp(y),
-        };
-        if a != b
-            && let Some(key) = if order.is_le() { keys.0 } else { keys.1 }
-        {
-            differing.add(key);
-        }
-        if order.is_le() {
-            if let Some((key, value)) = &a {
-                each(IndexRow { key, value })?;
-            }
-            rows += 1;
-            if rows % ROWS_TOLD == 0 {
-                step(CheckStep::Rows(rows));
-            }
-            a = left.next().await?;
-        }
-        if order.is_ge() {
-            b = other.next().await?;
-        }
-    }
-}
-
 /// Returns the keys of counts that differ from a recount of the other rows.
 #[cfg(test)]
-pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<Bytes>, StoreError> {
+pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<bytes::Bytes>, StoreError> {
     Ok(recounted(index).await?.keys)
 }
 
@@ -297,11 +312,24 @@ pub(crate) async fn miscounted(index: &dyn MetaRead) -> Result<Findings, StoreEr
 #[cfg(test)]
 async fn recounted(index: &dyn MetaRead) -> Result<FaultyKeys, StoreError> {
     let mut counts = Recount::new(CheckConfig::default().spill);
-    let mut all = index
-        .scan(Bytes::from_static(b"C")..Bytes::from_static(b"I"))
-        .await?;
+    let mut all = index.scan(comparison::all_rows()).await?;
     while let Some((key, value)) = all.next().await? {
         counts.row(&key, &value)?;
     }
     counts.finish().await
+}
+
+/// Returns what is wrong with the names of an index.
+#[cfg(test)]
+pub(crate) async fn name_faults(index: &dyn MetaRead) -> Result<Vec<String>, StoreError> {
+    let mut names = NameRows::new(CheckConfig::default().spill);
+    let mut all = index.scan(comparison::all_rows()).await?;
+    while let Some((key, value)) = all.next().await? {
+        names.row(&key, &value)?;
+    }
+    let (mut found, mut faults) = (Vec::new(), names.faults());
+    while let Some((ino, fault)) = faults.next().await? {
+        found.push(format!("inode {}: {fault:?}", ino.0));
+    }
+    Ok(found)
 }

@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use crate::meta::{Change, RowScan};
 use crate::store::check::faulty::FaultyKeys;
-use crate::store::check::sorted::{SortedRows, Spill};
+use crate::store::check::sorted::{MergedRows, SortedRows, Spill};
 use crate::store::model::error::StoreError;
+use crate::store::model::ids::UsageChange;
 use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys;
@@ -122,27 +123,93 @@ impl Recount {
     }
 
     /// Returns the keys of the wrong counts; to be called after the last row.
-    pub(crate) async fn finish(self) -> Result<FaultyKeys, StoreError> {
+    pub(crate) async fn finish(&self) -> Result<FaultyKeys, StoreError> {
         let mut faulty = FaultyKeys::default();
         let mut last = Bytes::new();
-        let mut sums = self.sums.rows();
-        while let Some((key, value)) = sums.next().await? {
-            let counted = match SegmentTable::has(&key) {
-                true => key.slice(..SEGMENT_KEY.min(key.len())),
-                false => key,
+        let mut sums = self.miscounts();
+        while let Some(Miscount { key, by: _ }) = sums.next().await? {
+            let counted = match extent_of(&key) {
+                Some(_) => key.slice(..SEGMENT_KEY),
+                None => key,
             };
-            if number(&value) != 0 && counted != last {
+            if counted != last {
                 faulty.add(&counted);
                 last = counted;
             }
         }
-        if (self.bytes, self.files) != (0, 0) {
+        if self.usage() != UsageChange::default() {
             faulty.add(&keys::applied());
         }
-        // A namespace that was made before these amounts were kept has no such row until it is counted.
-        if self.has_stored && self.stored != 0 {
+        if self.stored() != 0 {
             faulty.add(&amounts::stored());
         }
         Ok(faulty)
     }
+
+    /// Returns a cursor over the wrong counts of contents and extents, the wrong amounts of labels, and the filings that are missing or
+    /// should not be there; to be used after the last row.
+    pub(super) fn miscounts(&self) -> Miscounts<'_> {
+        Miscounts {
+            sums: self.sums.rows(),
+        }
+    }
+
+    /// Returns by how much the live bytes and files are more than the index says.
+    pub(super) fn usage(&self) -> UsageChange {
+        UsageChange {
+            bytes: self.bytes,
+            files: self.files,
+        }
+    }
+
+    /// Returns by how much the stored bytes are more than the index says. A namespace that was made before these amounts were kept has
+    /// none until it is counted.
+    pub(super) fn stored(&self) -> i64 {
+        match self.has_stored {
+            true => self.stored,
+            false => 0,
+        }
+    }
+}
+
+/// A count that differs from its recount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Miscount {
+    /// The key of its row; for an extent, the key of the segment's row and the offset.
+    pub(super) key: Bytes,
+    /// What the count lacks; of a filing, 1 if it is missing and -1 if it should not be there.
+    pub(super) by: i64,
+}
+
+/// A cursor over wrong counts, ascending by key.
+pub(super) struct Miscounts<'a> {
+    sums: MergedRows<'a>,
+}
+
+impl Miscounts<'_> {
+    /// Returns the next wrong count; `None` after the last one.
+    pub(super) async fn next(&mut self) -> Result<Option<Miscount>, StoreError> {
+        while let Some((key, value)) = self.sums.next().await? {
+            let by = number(&value);
+            if by != 0 {
+                return Ok(Some(Miscount { key, by }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Returns the extent of the key of an extent's sum; `None` for any other key.
+pub(super) fn extent_of(key: &[u8]) -> Option<ExtentId> {
+    let (segment, offset) = key.split_at_checked(SEGMENT_KEY)?;
+    let offset: [u8; 4] = offset.try_into().ok()?;
+    if !SegmentTable::has(segment) {
+        return None;
+    }
+    let (epoch, sequence) = keys::segment_of(segment)?;
+    Some(ExtentId {
+        epoch,
+        sequence,
+        offset: u32::from_be_bytes(offset),
+    })
 }

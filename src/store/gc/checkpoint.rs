@@ -58,6 +58,39 @@ impl Gc {
         Ok(is_done && progress.recorded.older == OlderLog::Searched)
     }
 
+    /// Begins the log again with a list of all rows, whatever is known about the objects before it: they are kept until a later cycle has
+    /// searched them.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Fenced`; a later call makes another list.
+    pub(crate) async fn log_anew(&self) -> Result<(), StoreError> {
+        {
+            let mut progress = self.checkpoint.lock().await;
+            self.list_log(&mut progress).await?;
+            progress.wanted = true;
+            progress.stage = CheckpointStage::Listing(PartialList {
+                began: None,
+                covers: row_list::begin(),
+                bytes: 0,
+            });
+        }
+        loop {
+            let outcome = self.checkpoint_step().await?;
+            let progress = self.checkpoint.lock().await;
+            if progress.closed {
+                return Err(StoreError::Closed);
+            }
+            if !progress.wanted {
+                return Ok(());
+            }
+            drop(progress);
+            if outcome == CheckpointOutcome::Waits {
+                self.core.health.check()?;
+                self.core.sleep(STEP_PAUSE).await;
+            }
+        }
+    }
+
     pub(super) async fn checkpoint_loop(self: Arc<Self>) {
         let mut ending = self.ending.subscribe();
         let mut pause = PAUSE;

@@ -4,6 +4,7 @@
 //! deletion of versions enqueue transactions like any change of the live tree.
 
 pub(crate) mod as_of;
+pub(crate) mod damaged;
 pub(crate) mod delete_version;
 pub(crate) mod deleted;
 pub(crate) mod digest;

@@ -40,7 +40,7 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
 use crate::store::schema::tables::{
     AppliedTable, ArchivedWatermarkTable, BindingTable, CheckpointTable, CountTable, CutTable,
-    DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InlineTable,
+    DamagedTable, DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InlineTable,
     InodeTable, LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
     LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable,
     RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, SteppedRestoreTable,
@@ -114,13 +114,14 @@ pub(crate) fn leading_ino(key: &[u8]) -> Option<Ino> {
     word(key, 2).map(Ino)
 }
 
-/// Returns the lineage of a `C F`, `C K`, `C L`, `G R` or `G D` key; `None` for a key of another table.
+/// Returns the lineage of a `C F`, `C K`, `C L`, `G R`, `G D` or `G x` key; `None` for a key of another table.
 pub(crate) fn lineage_of(key: &[u8]) -> Option<u64> {
     let has_lineage = RangeTable::has(key)
         || CutTable::has(key)
         || LineageTable::has(key)
         || CountTable::has(key)
-        || DroppedTable::has(key);
+        || DroppedTable::has(key)
+        || DamagedTable::has(key);
     has_lineage.then(|| word(key, 2))?
 }
 
@@ -407,7 +408,7 @@ pub(crate) fn counts(cid: u64) -> Bytes {
     KeyBuilder::new(CountTable::PREFIX).u64(cid).done()
 }
 
-/// The content of a `G R` or `G D` key.
+/// The content of a `G R`, `G D` or `G x` key.
 pub(crate) fn counted(key: &[u8]) -> Option<ContentRef> {
     Some(ContentRef {
         cid: word(key, 2)?,

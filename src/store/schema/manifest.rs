@@ -178,13 +178,32 @@ pub(crate) async fn identity(backend: &Backend, env: &dyn Env) -> Result<Manifes
         }
     }
     Err(match unlinked {
-        Some(part) => StoreError::Damaged(format!(
-            "{0}/namespace.json is missing, though objects lie below {0}/{part}. It is not made anew, because the journals of this \
-             namespace are found by the uuid in it. Nothing was changed: put it back from a copy or from the bucket's own versions",
-            backend.url()
-        )),
+        Some(part) => lost_beside(backend, part),
         None => StoreError::Busy("another process is making namespace.json".to_owned()),
     })
+}
+
+/// Reads the manifest of a namespace.
+///
+/// # Errors
+/// `NotFound` if the namespace has no object; `Damaged` if other objects exist without a manifest; `Corrupt`, `Unavailable`.
+pub(crate) async fn existing_identity(backend: &Backend) -> Result<Manifest, StoreError> {
+    match Manifest::find(backend).await? {
+        Some(found) => Ok(found),
+        None => Err(match existing_part(backend).await? {
+            Some(part) => lost_beside(backend, part),
+            None => StoreError::NotFound,
+        }),
+    }
+}
+
+/// Returns the error of a namespace whose manifest is missing, while it has objects below `part`.
+fn lost_beside(backend: &Backend, part: &str) -> StoreError {
+    StoreError::Damaged(format!(
+        "{0}/namespace.json is missing, though objects lie below {0}/{part}. It is not made anew, because the journals of this \
+         namespace are found by the uuid in it. Nothing was changed: put it back from a copy or from the bucket's own versions",
+        backend.url()
+    ))
 }
 
 /// Returns a folder of the namespace that has objects.

@@ -2,6 +2,7 @@
 
 pub(crate) mod amounts;
 pub(crate) mod applied_row;
+pub(crate) mod damage_keys;
 pub(crate) mod forget_keys;
 pub(crate) mod journal_record;
 pub(crate) mod keys;

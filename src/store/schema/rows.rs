@@ -413,6 +413,25 @@ pub(crate) struct LogPlace {
     pub(crate) sequence: u64,
 }
 
+/// `G x`: a content with bytes that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DamagedRow {
+    /// When it was marked.
+    pub(crate) found: Timestamp,
+    /// How many of its bytes cannot be read.
+    pub(crate) bytes: u64,
+    pub(crate) loss: Loss,
+}
+
+/// Why bytes of a content cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Loss {
+    /// Their segment is missing, or ends before them.
+    Missing,
+    /// The bytes of the segment do not match their hash.
+    Changed,
+}
+
 /// `G K`: the newest checkpoint of the log: a complete list of all rows. No replay needs a log object before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CheckpointRow {

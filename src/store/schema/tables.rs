@@ -20,7 +20,7 @@ use crate::store::schema::retention_rows::{
     CapRow, DirectoryPolicyRow, ForgottenRow, WaitingDrops,
 };
 use crate::store::schema::rows::{
-    BindingRow, CheckpointRow, DentryRow, DirectoryLocation, ImportedRow, InodeRow, LineageRow,
+    BindingRow, CheckpointRow, DamagedRow, DentryRow, DirectoryLocation, ImportedRow, InodeRow, LineageRow,
     LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy, RangeRow, SearchedRow, SegmentRow,
     UncitedRow, VersionRecord, decode, encode,
 };
@@ -281,6 +281,8 @@ tables! {
     InlineTable "G i" b"Gi" (), "cid", "`()`: rows of that lineage have more inline bytes than stay in a row, and are to be moved into a segment";
     /// Where the extents of a compacted segment are.
     MovedTable "G M" b"GM" MovedRow, "segment epoch, segment sequence", "`MovedRow`: where the cited extents of a compacted segment are now" => tally::moved;
+    /// A content with bytes that cannot be read.
+    DamagedTable "G x" b"Gx" DamagedRow, "cid, timestamp", "`DamagedRow`: bytes of that content are lost or changed, as `check --repair` found; absent: none are known to be";
     /// A segment of an ended writer that no row uses.
     UncitedTable "G N" b"GN" UncitedRow, "segment epoch, segment sequence", "`UncitedRow`: a segment of an ended writer that neither a row nor the log cites";
     /// How far segments have been searched for uncited ones.

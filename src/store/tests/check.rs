@@ -371,6 +371,8 @@ pub(crate) async fn log_twin(ns: &Namespace, cluster: &TestCluster) {
         miscounted.is_empty(),
         "counts that differ from the counted rows: {miscounted:#?}"
     );
+    let names = crate::store::check::name_faults(index.as_ref()).await.unwrap();
+    assert!(names.is_empty(), "names that do not agree: {names:#?}");
 }
 
 /// The rows that the log objects give in the order of their keys.

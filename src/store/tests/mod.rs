@@ -34,6 +34,7 @@ mod random_programs;
 mod read_ahead;
 mod reclaim;
 mod reclaim_model;
+mod repairs;
 mod restore;
 mod restore_left;
 mod restore_pruned;
