@@ -482,6 +482,9 @@ pub(super) fn fuzz_response(bytes: &[u8]) -> bool {
     if let Ok(status) = status.try_into() {
         *response.status_mut() = status;
     }
+    if let Ok(tag) = "\"1\"".parse() {
+        response.headers_mut().insert("etag", tag);
+    }
     for (name, value) in headers {
         response.headers_mut().insert(name, value);
     }

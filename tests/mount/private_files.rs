@@ -90,16 +90,24 @@ fn the_local_files_of_a_mount_are_the_users_alone_under_every_umask() {
     }
 }
 
+/// Shell functions of the scripts: mount as the user `tests`, run commands as other users.
+const FUNCTIONS: &str = r#"
+chown -R tests:tests store cache files
+as() { local user=$1; shift; setpriv --reuid="$user" --regid=9999 --clear-groups env HOME="$sandbox/cache" TMPDIR="$sandbox/cache" "$@"; }
+attach() { as tests ./rewindfs mount "file://$sandbox/store" files --cache-dir "$sandbox/cache" --log "$sandbox/cache/log" "$@"; }
+refused() { if "$@" >"$sandbox/said" 2>&1; then echo "not refused: $*"; return 1; fi; }
+umask 0
+"#;
+
+#[track_caller]
+fn run(script: &str) {
+    let sandbox = Sandbox::new();
+    sandbox.run(&format!("{FUNCTIONS}\n{script}"), LIMIT).ok();
+}
+
 #[test]
 fn another_user_reaches_neither_the_cache_directory_nor_the_control_socket_nor_the_log() {
-    let sandbox = Sandbox::new();
-    let ran = sandbox.run(
-        r#"
-    chown -R tests:tests store cache files
-    as() { local user=$1; shift; setpriv --reuid="$user" --regid=9999 --clear-groups env HOME="$sandbox/cache" TMPDIR="$sandbox/cache" "$@"; }
-    attach() { as tests ./rewindfs mount "file://$sandbox/store" files --cache-dir "$sandbox/cache" --log "$sandbox/cache/log" "$@"; }
-    refused() { if "$@" >"$sandbox/said" 2>&1; then echo "not refused: $*"; return 1; fi; }
-    umask 0
+    run(r#"
     attach
     as tests sh -c 'echo text >files/f'
     uuid=$(sed -n 's/.*"uuid": "\(.*\)".*/\1/p' store/main/namespace.json)
@@ -133,8 +141,25 @@ fn another_user_reaches_neither_the_cache_directory_nor_the_control_socket_nor_t
     attach
     [ "$(as tests cat files/f)" = text ]
     as tests ./rewindfs umount files
-    "#,
-        LIMIT,
-    );
-    ran.ok();
+    "#);
+}
+
+#[test]
+fn the_temporary_directory_of_a_command_is_the_users_alone() {
+    run(r#"
+    attach
+    as tests sh -c 'head -c 3000000 /dev/zero >files/large'
+    as tests ./rewindfs umount files
+    mkdir -m 777 tmp
+    mkfifo -m 666 pipe
+    # The command waits for its reader, which reads nothing yet.
+    as tests env TMPDIR="$sandbox/tmp" ./rewindfs cat "file://$sandbox/store" large >pipe &
+    exec 9<pipe
+    for _ in $(seq 300); do if [ -n "$(ls tmp)" ]; then break; fi; sleep 0.1; done
+    [ "$(stat -c '%U %a' tmp/rewindfs-read-*)" = 'tests 700' ]
+    refused as nobody ls tmp/rewindfs-read-*
+    [ "$(cat <&9 | wc -c)" = 3000000 ]
+    wait
+    [ -z "$(ls tmp)" ]
+    "#);
 }
