@@ -264,8 +264,8 @@ fn connected(directory: &Path) -> UnixStream {
 
 /// What is answered to a request for the status.
 fn status_line(stream: &UnixStream) -> String {
-    let mut line = String::new();
-    (&*stream).write_all(b"{\"command\":\"status\"}\n").unwrap();
+    let (mut line, mut writer) = (String::new(), stream);
+    writer.write_all(b"{\"command\":\"status\"}\n").unwrap();
     BufReader::new(stream).read_line(&mut line).unwrap();
     line
 }
