@@ -497,7 +497,7 @@ pub(crate) fn open_local(
     dir: &std::path::Path,
     uuid: Uuid,
 ) -> Result<RecoveredJournal, StoreError> {
-    let (journal, recovered) = Journal::open(&dir.join("journal"), uuid)?;
+    let (journal, recovered) = Journal::open_in(dir, uuid)?;
     // The journal stays frozen until the mount is complete, so that a mount that fails leaves every record in place.
     journal.freeze();
     RecoveredJournal::read(journal, recovered)

@@ -58,6 +58,13 @@ impl TestMount {
         Self::start_by(&["prlimit", &limit], place, &[])
     }
 
+    /// Mounts `place` with a daemon that has this umask.
+    #[track_caller]
+    pub(crate) fn start_with_umask(umask: &str, place: &Place) -> Self {
+        let script = format!("umask {umask}; exec \"$@\"");
+        Self::start_by(&["sh", "-c", &script, "sh"], place, &[])
+    }
+
     #[track_caller]
     fn start_by(starter: &[&str], place: &Place, flags: &[&str]) -> Self {
         let directory = tempfile::Builder::new()

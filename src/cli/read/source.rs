@@ -12,7 +12,9 @@ use crate::store::{
 use crate::sync::Arc;
 use crate::task::Tasks;
 use crate::verbs::{self, ReadVerb, RowSender, VerbRow};
+use std::fs::Permissions;
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -90,6 +92,7 @@ impl RowSource {
         backend.check().await.map_err(refused)?;
         let directory = tempfile::Builder::new()
             .prefix("rewindfs-read-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(place::temporary_directory())
             .map_err(|error| CliError::failure(format!("the temporary directory: {error}")))?;
         let tasks = Tasks::new(Handle::current());

@@ -269,7 +269,8 @@ impl<'a> InspectionStep<'a> {
                 (info.filter_offset, info.filter_len),
                 (info.stats_offset, info.stats_len),
             ];
-            let least = parts.iter().map(|(at, len)| at + len).max().unwrap_or(0);
+            let ends = parts.iter().map(|(at, len)| at.saturating_add(*len));
+            let least = ends.max().unwrap_or(0);
             match self.objects.get(&key) {
                 None => {
                     bad.insert(key.clone(), BadObject::missing(&key));

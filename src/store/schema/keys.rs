@@ -106,7 +106,7 @@ pub(crate) fn dentry(key: &Bytes) -> Option<Dentry> {
 
 /// The name at the end of a `C D` key.
 pub(crate) fn entry_name(key: &Bytes) -> Bytes {
-    key.slice(10..)
+    key.slice(10.min(key.len())..)
 }
 
 /// Returns the first number of a key of a table whose keys begin with an inode.

@@ -21,6 +21,7 @@ mod forget_saves;
 mod forget_stored;
 mod full;
 mod held_open;
+mod hostile_rows;
 mod hot_chains;
 mod inline;
 mod labels;
