@@ -4,10 +4,10 @@
 //! none: there the object is compared before it is overwritten, so that of two writers at the same moment the later one wins. Nothing that must
 //! not be lost may depend on such an object alone.
 
+use super::Backend;
 use super::base::{Tries, prefixed};
 use super::error::{BackendError, Class};
 use super::limits::within;
-use super::Backend;
 use bytes::Bytes;
 use object_store::{ObjectStore, PutMode, PutPayload, UpdateVersion};
 use std::time::Duration;

@@ -272,7 +272,10 @@ fn lease(status: &StatusReport) -> Option<String> {
         parts.push(format!("{host} waits for the namespace"));
     }
     if lease.lapses > 0 {
-        parts.push(format!("it was over {} times since the mount", lease.lapses));
+        parts.push(format!(
+            "it was over {} times since the mount",
+            lease.lapses
+        ));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
 }

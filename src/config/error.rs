@@ -13,7 +13,11 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(flag: &'static str, value: impl fmt::Display, why: impl Into<String>) -> Self {
+    pub(super) fn new(
+        flag: &'static str,
+        value: impl fmt::Display,
+        why: impl Into<String>,
+    ) -> Self {
         Self {
             flag,
             value: value.to_string(),
@@ -23,7 +27,11 @@ impl ConfigError {
 }
 
 /// Refuses a time below `least`.
-pub(super) fn at_least(flag: &'static str, value: Duration, least: Duration) -> Result<(), ConfigError> {
+pub(super) fn at_least(
+    flag: &'static str,
+    value: Duration,
+    least: Duration,
+) -> Result<(), ConfigError> {
     if value < least {
         let why = format!("must be at least {least:?}");
         return Err(ConfigError::new(flag, format!("{value:?}"), why));

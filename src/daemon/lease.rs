@@ -31,7 +31,9 @@ pub async fn tell_waiting(
             && awaited.silence >= Duration::from_secs(1)
         {
             let (subject, message) = (subject(&awaited), message(&awaited));
-            let is_due = told.as_ref().is_none_or(|(last, at)| *last != subject || at.elapsed() >= AGAIN);
+            let is_due = told
+                .as_ref()
+                .is_none_or(|(last, at)| *last != subject || at.elapsed() >= AGAIN);
             if is_due {
                 if let Err(error) = tell(&message) {
                     return error;
@@ -39,7 +41,10 @@ pub async fn tell_waiting(
                 told = Some((subject, Instant::now()));
             }
             let extension = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
-            notify(&[NotifyState::Status(&message), NotifyState::ExtendTimeoutUsec(extension)]);
+            notify(&[
+                NotifyState::Status(&message),
+                NotifyState::ExtendTimeoutUsec(extension),
+            ]);
         }
         if progress.changed().await.is_err() {
             return std::future::pending().await;
@@ -48,9 +53,14 @@ pub async fn tell_waiting(
 }
 
 fn subject(awaited: &AwaitedWriter) -> String {
-    let host = awaited.host.as_deref().unwrap_or("a machine that writer.json does not name");
+    let host = awaited
+        .host
+        .as_deref()
+        .unwrap_or("a machine that writer.json does not name");
     match &awaited.failure {
-        Some(failure) => format!("waiting for the writer on {host}: the bucket does not answer: {failure}"),
+        Some(failure) => {
+            format!("waiting for the writer on {host}: the bucket does not answer: {failure}")
+        }
         None => format!("waiting for the writer on {host}"),
     }
 }
@@ -130,7 +140,13 @@ mod tests {
         }
         let told = told.into_inner().unwrap();
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("the writer on alice; no heartbeat for 1 s"), "{told:?}");
-        assert!(told[1].contains("the bucket does not answer: refused"), "{told:?}");
+        assert!(
+            told[0].contains("the writer on alice; no heartbeat for 1 s"),
+            "{told:?}"
+        );
+        assert!(
+            told[1].contains("the bucket does not answer: refused"),
+            "{told:?}"
+        );
     }
 }

@@ -52,7 +52,10 @@ impl Core {
     /// Takes the namespace when its writer has ended or is dead.
     pub(super) fn stand_by(self: &Arc<Self>, standby: Standby) {
         let (core, fs) = (Arc::clone(self), Arc::clone(&self.layers.fs));
-        let (followed, ending) = (standby.groups.followed.clone(), standby.groups.standby.clone());
+        let (followed, ending) = (
+            standby.groups.followed.clone(),
+            standby.groups.standby.clone(),
+        );
         drop(standby.groups.standby.spawn("standby-failed", async move {
             tokio::select! {
                 task = followed.failed() => fs.poison(task),
@@ -76,7 +79,9 @@ impl Core {
         let fs = Arc::clone(&self.layers.fs);
         fs.become_writer(namespace, standby.config.fs).await;
         let forgetting = Arc::clone(&fs);
-        let telling = self.blocking.blocking("forget", move || forgetting.forget_tree());
+        let telling = self
+            .blocking
+            .blocking("forget", move || forgetting.forget_tree());
         // What the kernel keeps is outdated for a second, the time for which a follower lets it keep anything, if it cannot be told.
         telling.await.ok();
         // A file that was opened while the namespaces were exchanged may still be the follower's.

@@ -166,7 +166,9 @@ impl FileSystem {
 
     /// How long the kernel may keep a name or attributes that may be kept for `ttl`: not beyond the writer's lease.
     fn within_lease(&self, ttl: Duration) -> Duration {
-        self.namespace().lease_remaining().map_or(ttl, |remaining| remaining.min(ttl))
+        self.namespace()
+            .lease_remaining()
+            .map_or(ttl, |remaining| remaining.min(ttl))
     }
 
     /// The node of `ino`.

@@ -65,7 +65,8 @@ impl FileSystem {
                 true => Some(self.namespace().tree().programs().run(ino).await),
                 false => None,
             };
-            self.handles.replace(number, Arc::new(OpenFile::reopened(&open, file, runs)));
+            self.handles
+                .replace(number, Arc::new(OpenFile::reopened(&open, file, runs)));
         }
         for ino in self.live.referenced().into_iter().chain([ROOT]) {
             self.listings.forget(ino);

@@ -4,7 +4,8 @@ use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
 use crate::store::{
-    Attrs, CheckpointLimits, GcMode, Kind, LeaseTimes, Linger, NamespaceConfig, Owner, Takeover, XattrPresence,
+    Attrs, CheckpointLimits, GcMode, Kind, LeaseTimes, Linger, NamespaceConfig, Owner, Takeover,
+    XattrPresence,
 };
 use crate::sync::{AtomicU64, Ordering};
 use bytes::Bytes;

@@ -87,7 +87,11 @@ fn of_the_bucket() -> Vec<FuzzTarget> {
         target("slices of a range", store::fuzzing::slices, &[SLICES]),
         target("log object", store::fuzzing::log_object, ZEROS),
         target("segment footer", store::fuzzing::footer, ZEROS),
-        target("writer.json", store::fuzzing::writer, &[store::fuzzing::WRITER]),
+        target(
+            "writer.json",
+            store::fuzzing::writer,
+            &[store::fuzzing::WRITER],
+        ),
         target(
             "object names",
             store::fuzzing::names,

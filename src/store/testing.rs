@@ -15,7 +15,8 @@ use crate::store::namespace::{NamespaceParts, open_local};
 use crate::store::schema::manifest::identity;
 use crate::store::schema::merge;
 use crate::store::{
-    CheckpointLimits, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, Owner, StoreError, Takeover,
+    CheckpointLimits, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, Owner, StoreError,
+    Takeover,
 };
 use crate::sync::Arc;
 use crate::task::Tasks;

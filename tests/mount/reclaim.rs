@@ -9,7 +9,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, CheckpointLimits, GcMode, Kind, LeaseTimes, Linger, Namespace, NamespaceConfig, NewNode, Owner, PastEntry, ROOT, Takeover,
+    Author, CheckpointLimits, GcMode, Kind, LeaseTimes, Linger, Namespace, NamespaceConfig,
+    NewNode, Owner, PastEntry, ROOT, Takeover,
 };
 use rewindfs::task::Tasks;
 

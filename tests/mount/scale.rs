@@ -18,7 +18,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, CheckpointLimits, GRACE, GcMode, Ino, Kind, LeaseTimes, Linger, Namespace, NamespaceConfig, NewNode, Owner, ROOT, Takeover,
+    Author, CheckpointLimits, GRACE, GcMode, Ino, Kind, LeaseTimes, Linger, Namespace,
+    NamespaceConfig, NewNode, Owner, ROOT, Takeover,
 };
 use rewindfs::task::Tasks;
 

@@ -59,7 +59,10 @@ fn a_living_writer_keeps_its_namespace(place: &Place) {
     // It waits as long as the writer lives, says for whom, and the writer knows of it.
     let waited = mount_again(place, scratch.path(), "wait", 2 * DEAD);
     assert_eq!(waited.code, None, "{waited}");
-    assert!(waited.stderr.contains("waiting for the writer on "), "{waited}");
+    assert!(
+        waited.stderr.contains("waiting for the writer on "),
+        "{waited}"
+    );
     let status = first.status();
     assert_eq!(status["fenced"], false, "{status}");
     assert_eq!(status["lease"]["lapses"], 0, "{status}");
@@ -185,7 +188,17 @@ fn wait_for_writes(mount: &TestMount) -> Duration {
 }
 
 fn a_standby_goes_on(place: &Place) {
-    let mut first = TestMount::start(place, &["--takeover", "never", "--sync-on", "interval", "--sync-interval", "1h"]);
+    let mut first = TestMount::start(
+        place,
+        &[
+            "--takeover",
+            "never",
+            "--sync-on",
+            "interval",
+            "--sync-interval",
+            "1h",
+        ],
+    );
     first.sh("mkdir d; echo one > d/f; echo one > g");
     first.drain();
     let mut second = TestMount::start(place, &["--standby"]);
@@ -206,7 +219,10 @@ fn a_standby_goes_on(place: &Place) {
         .unwrap();
     first.kill9();
     eprintln!("taken after {:?}", wait_for_writes(&second));
-    assert_eq!(second.sh("rm probe; cat s d/f g; ls"), "synced\ntwo\none\nd\ng\ns\n");
+    assert_eq!(
+        second.sh("rm probe; cat s d/f g; ls"),
+        "synced\ntwo\none\nd\ng\ns\n"
+    );
     let mut bytes = [0; 4];
     std::os::unix::fs::FileExt::read_exact_at(&held, &mut bytes, 0).unwrap();
     assert_eq!(&bytes, b"two\n");
@@ -215,10 +231,17 @@ fn a_standby_goes_on(place: &Place) {
     assert_eq!(String::from_utf8_lossy(&inside.stdout), "two\n");
     assert_eq!(second.sh("cat d/inside"), "from inside\n");
     let status = second.status();
-    assert_eq!((&status["mode"], &status["fenced"]), (&"read-write".into(), &false.into()), "{status}");
+    assert_eq!(
+        (&status["mode"], &status["fenced"]),
+        (&"read-write".into(), &false.into()),
+        "{status}"
+    );
     // The new writer keeps versions, and a next standby follows it until it ends in order.
     second.sh("echo three > d/f");
-    assert_eq!(second.sh("cat $(ls -d d/.versions/@files/f/2* | head -n 2 | tail -n 1)"), "two\n");
+    assert_eq!(
+        second.sh("cat $(ls -d d/.versions/@files/f/2* | head -n 2 | tail -n 1)"),
+        "two\n"
+    );
     drop(held);
     let mut third = TestMount::start(place, &["--standby"]);
     second.umount();
@@ -260,7 +283,11 @@ fn a_standby_takes_the_namespace_from_a_stopped_writer_which_then_answers_nothin
     eprintln!("taken after {:?}", wait_for_writes(&second));
     second.sh("echo two > f; sync f");
     signal(&first, "CONT");
-    assert!(wait_until(SECONDS, || is_io_error(&first.path("f"))), "{}", first.log_tail());
+    assert!(
+        wait_until(SECONDS, || is_io_error(&first.path("f"))),
+        "{}",
+        first.log_tail()
+    );
     assert!(wait_until(SECONDS, || first.status()["fenced"] == true));
     signal(&first, "KILL");
     assert!(first.ended(SECONDS).is_some());

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::{Env, SystemEnv};
 use rewindfs::store::{
-    Author, CheckConfig, CheckpointLimits, GRACE, GcMode, Kind, LeaseTimes, Linger, Namespace, NamespaceConfig, NewNode, Op, Owner, ROOT, StoreError, Takeover, check_log,
+    Author, CheckConfig, CheckpointLimits, GRACE, GcMode, Kind, LeaseTimes, Linger, Namespace,
+    NamespaceConfig, NewNode, Op, Owner, ROOT, StoreError, Takeover, check_log,
 };
 use rewindfs::task::Tasks;
 

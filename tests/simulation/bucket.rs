@@ -11,8 +11,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -173,11 +173,18 @@ impl Link {
         tokio::time::sleep(Duration::from_millis(delay)).await;
         let mut link = self.state.subscribe();
         // A closed channel means that the process is gone.
-        if link.wait_for(|state| *state == LinkState::Connected).await.is_err() {
+        if link
+            .wait_for(|state| *state == LinkState::Connected)
+            .await
+            .is_err()
+        {
             std::future::pending::<()>().await;
         }
         // Names of tables have random parts, which follow from the machine's clock too.
-        let folder = at.as_ref().rsplit_once('/').map_or("", |(folder, _)| folder);
+        let folder = at
+            .as_ref()
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
         self.bucket.note(&format!("{what} {folder}"));
         if drawn < weather.fails_before {
             return Err(busy(at));
@@ -192,7 +199,8 @@ impl Link {
 fn busy(at: &Path) -> Error {
     Error::Generic {
         store: "simulated",
-        source: format!("{at}: Server returned non-2xx status code: 503 Service Unavailable").into(),
+        source: format!("{at}: Server returned non-2xx status code: 503 Service Unavailable")
+            .into(),
     }
 }
 
@@ -211,14 +219,23 @@ impl fmt::Display for Link {
 
 #[async_trait]
 impl ObjectStore for Link {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        at: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         let outcome = self.arrive("put", at).await?;
         if self.bucket.loses(at) {
             let version = None;
             return Ok(PutResult {
                 e_tag: None,
                 version,
-                ..self.bucket.objects.put_opts(&Path::from("lost"), payload, PutOptions::default()).await?
+                ..self
+                    .bucket
+                    .objects
+                    .put_opts(&Path::from("lost"), payload, PutOptions::default())
+                    .await?
             });
         }
         let written = self.bucket.objects.put_opts(at, payload, options).await?;
@@ -233,7 +250,11 @@ impl ObjectStore for Link {
     ) -> Result<Box<dyn MultipartUpload>> {
         let outcome = self.arrive("multipart", at).await?;
         self.bucket.wrote(at);
-        told(outcome, at, self.bucket.objects.put_multipart_opts(at, options).await?)
+        told(
+            outcome,
+            at,
+            self.bucket.objects.put_multipart_opts(at, options).await?,
+        )
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
@@ -254,8 +275,13 @@ impl ObjectStore for Link {
                 async move {
                     let outcome = link.arrive("delete", &at).await?;
                     let one = stream::iter([Ok(at.clone())]).boxed();
-                    let deleted: Vec<Path> = link.bucket.objects.delete_stream(one).try_collect().await?;
-                    told(outcome, &at, deleted.into_iter().next().unwrap_or(at.clone()))
+                    let deleted: Vec<Path> =
+                        link.bucket.objects.delete_stream(one).try_collect().await?;
+                    told(
+                        outcome,
+                        &at,
+                        deleted.into_iter().next().unwrap_or(at.clone()),
+                    )
                 }
             })
             .boxed()
@@ -266,8 +292,10 @@ impl ObjectStore for Link {
         let listing = async move {
             let outcome = link.arrive("list", &at).await?;
             let found: Vec<ObjectMeta> = link.bucket.objects.list(Some(&at)).try_collect().await?;
-            let found: Vec<Result<ObjectMeta>> =
-                found.into_iter().map(|meta| Ok(link.bucket.dated(meta))).collect();
+            let found: Vec<Result<ObjectMeta>> = found
+                .into_iter()
+                .map(|meta| Ok(link.bucket.dated(meta)))
+                .collect();
             told(outcome, &at, stream::iter(found))
         };
         stream::once(listing).try_flatten().boxed()
@@ -277,7 +305,11 @@ impl ObjectStore for Link {
         let at = prefix.cloned().unwrap_or_default();
         let outcome = self.arrive("folders", &at).await?;
         let mut found = self.bucket.objects.list_with_delimiter(prefix).await?;
-        found.objects = found.objects.into_iter().map(|meta| self.bucket.dated(meta)).collect();
+        found.objects = found
+            .objects
+            .into_iter()
+            .map(|meta| self.bucket.dated(meta))
+            .collect();
         told(outcome, &at, found)
     }
 

@@ -58,6 +58,7 @@ impl Env for SimulatedEnv {
     fn new_id(&self) -> Uuid {
         let mut state = self.ids.lock().unwrap();
         let (high, low) = (step(&mut state), step(&mut state));
-        uuid::Builder::from_random_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes()).into_uuid()
+        uuid::Builder::from_random_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
+            .into_uuid()
     }
 }

@@ -13,8 +13,8 @@ use rewindfs::fs::{
     Caller, DirEntry, DirSink, FileSystem, FsConfig, FsError, FsResult, Room, WriteMode,
 };
 use rewindfs::store::{
-    CheckpointLimits, FollowConfig, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, OnDamage, Owner,
-    StoreError, Takeover,
+    CheckpointLimits, FollowConfig, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig,
+    OnDamage, Owner, StoreError, Takeover,
 };
 use rewindfs::task::Tasks;
 use tokio::runtime::Handle;
@@ -102,9 +102,19 @@ impl Host {
         lease: LeaseTimes,
     ) -> Result<Instance, StoreError> {
         let (link, tasks) = (bucket.link(), Tasks::new(Handle::current()));
-        let backend = Backend::over("simulated://bucket", Arc::new(link.clone()), &BackendConfig::default());
+        let backend = Backend::over(
+            "simulated://bucket",
+            Arc::new(link.clone()),
+            &BackendConfig::default(),
+        );
         let config = self.config(takeover, lease);
-        let opened = Namespace::open(&backend, "main", config, Arc::clone(&self.env), tasks.clone());
+        let opened = Namespace::open(
+            &backend,
+            "main",
+            config,
+            Arc::clone(&self.env),
+            tasks.clone(),
+        );
         match opened.await {
             Ok(namespace) => Ok(Instance::new(namespace, FsConfig::default(), link, tasks)),
             Err(error) => {
@@ -118,13 +128,24 @@ impl Host {
     /// Follows the namespace.
     pub(crate) async fn follow(&self, bucket: &Arc<Bucket>) -> Result<Instance, StoreError> {
         let (link, tasks) = (bucket.link(), Tasks::new(Handle::current()));
-        let backend = Backend::over("simulated://bucket", Arc::new(link.clone()), &BackendConfig::default());
+        let backend = Backend::over(
+            "simulated://bucket",
+            Arc::new(link.clone()),
+            &BackendConfig::default(),
+        );
         let config = self.config(Takeover::Never, LeaseTimes::default());
         let follow = FollowConfig {
             every: Duration::from_secs(1),
             on_damage: OnDamage::Refuse,
         };
-        let opened = Namespace::follow(&backend, "main", config, follow, Arc::clone(&self.env), tasks.clone());
+        let opened = Namespace::follow(
+            &backend,
+            "main",
+            config,
+            follow,
+            Arc::clone(&self.env),
+            tasks.clone(),
+        );
         match opened.await {
             Ok(namespace) => {
                 let config = FsConfig {
@@ -163,8 +184,12 @@ impl Host {
     pub(crate) fn forget_record(&self) {
         if let Some(newest) = journal_files(&self.cache()).pop() {
             let length = fs::metadata(&newest).map_or(0, |meta| meta.len());
-            let file = fs::File::options().write(true).open(&newest).expect("a journal file");
-            file.set_len(length.saturating_sub(200)).expect("a shorter journal");
+            let file = fs::File::options()
+                .write(true)
+                .open(&newest)
+                .expect("a journal file");
+            file.set_len(length.saturating_sub(200))
+                .expect("a shorter journal");
         }
     }
 }
@@ -192,7 +217,10 @@ impl Instance {
     /// Writes these bytes as the whole content of a name in the root, as a program does that opens, writes and closes.
     pub(crate) async fn save(&self, name: &str, bytes: Vec<u8>, is_synced: bool) -> FsResult<()> {
         let flags = libc::O_WRONLY | libc::O_TRUNC;
-        let made = self.fs.create(&CALLER, ROOT, name.as_bytes(), 0o644, 0, flags).await?;
+        let made = self
+            .fs
+            .create(&CALLER, ROOT, name.as_bytes(), 0o644, 0, flags)
+            .await?;
         let (ino, handle) = (made.0.stat.ino.0, made.1.handle);
         let written = self.fill(ino, handle, bytes, is_synced).await;
         let flushed = self.fs.flush(ino, handle).await;
@@ -207,7 +235,14 @@ impl Instance {
         while offset < bytes.len() {
             let end = bytes.len().min(offset + (128 << 10));
             let part = bytes.slice(offset..end);
-            let written = self.fs.write(&CALLER, ino, handle, offset as u64, part, WriteMode::default());
+            let written = self.fs.write(
+                &CALLER,
+                ino,
+                handle,
+                offset as u64,
+                part,
+                WriteMode::default(),
+            );
             offset += written.await? as usize;
         }
         match is_synced {
@@ -224,12 +259,22 @@ impl Instance {
     pub(crate) async fn read_path(&self, path: &[&str]) -> FsResult<Vec<u8>> {
         let mut ino = ROOT;
         for name in path {
-            ino = self.fs.lookup(&CALLER, ino, name.as_bytes()).await?.stat.ino.0;
+            ino = self
+                .fs
+                .lookup(&CALLER, ino, name.as_bytes())
+                .await?
+                .stat
+                .ino
+                .0;
         }
         let opened = self.fs.open(&CALLER, ino, libc::O_RDONLY).await?;
         let mut bytes = Vec::new();
         let read = loop {
-            match self.fs.read(ino, opened.handle, bytes.len() as u64, 128 << 10).await {
+            match self
+                .fs
+                .read(ino, opened.handle, bytes.len() as u64, 128 << 10)
+                .await
+            {
                 Ok(part) if part.is_empty() => break Ok(()),
                 Ok(part) => bytes.extend_from_slice(&part),
                 Err(error) => break Err(error),
@@ -243,11 +288,20 @@ impl Instance {
     pub(crate) async fn names(&self, path: &[&str]) -> FsResult<Vec<String>> {
         let mut ino = ROOT;
         for name in path {
-            ino = self.fs.lookup(&CALLER, ino, name.as_bytes()).await?.stat.ino.0;
+            ino = self
+                .fs
+                .lookup(&CALLER, ino, name.as_bytes())
+                .await?
+                .stat
+                .ino
+                .0;
         }
         let opened = self.fs.opendir(&CALLER, ino).await?;
         let mut names = Names::default();
-        let read = self.fs.readdir(ino, opened.handle, 0, false, &mut names).await;
+        let read = self
+            .fs
+            .readdir(ino, opened.handle, 0, false, &mut names)
+            .await;
         let released = self.fs.releasedir(ino, opened.handle).await;
         read.and(released).map(|()| names.0)
     }
@@ -275,14 +329,18 @@ struct Names(Vec<String>);
 impl DirSink for Names {
     fn add(&mut self, entry: DirEntry<'_>) -> Room {
         if !matches!(entry.name, b"." | b"..") {
-            self.0.push(String::from_utf8_lossy(entry.name).into_owned());
+            self.0
+                .push(String::from_utf8_lossy(entry.name).into_owned());
         }
         Room::Left
     }
 }
 
 fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).expect("a directory").map(|entry| entry.expect("an entry")) {
+    for entry in fs::read_dir(from)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry"))
+    {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type().expect("a type").is_dir() {
             fs::create_dir_all(&target).expect("a directory");
@@ -298,7 +356,11 @@ fn copy(from: &Path, to: &Path) {
 fn journal_files(cache: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for namespace in fs::read_dir(cache).into_iter().flatten().flatten() {
-        for file in fs::read_dir(namespace.path().join("journal")).into_iter().flatten().flatten() {
+        for file in fs::read_dir(namespace.path().join("journal"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             if file.file_name() != "LOCK" {
                 files.push(file.path());
             }
@@ -313,14 +375,24 @@ fn cut(cache: &Path, dice: &mut Dice) {
     let mut files: Vec<PathBuf> = journal_files(cache).pop().into_iter().collect();
     let namespaces = fs::read_dir(cache).into_iter().flatten().flatten();
     for namespace in namespaces {
-        let staging = fs::read_dir(namespace.path().join("staging")).into_iter().flatten().flatten();
-        let mut staged: Vec<PathBuf> = staging.map(|file| file.path()).filter(|path| path.is_file()).collect();
+        let staging = fs::read_dir(namespace.path().join("staging"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut staged: Vec<PathBuf> = staging
+            .map(|file| file.path())
+            .filter(|path| path.is_file())
+            .collect();
         staged.sort();
         files.extend(staged);
     }
     for path in files {
         let length = fs::metadata(&path).map_or(0, |meta| meta.len());
-        let file = fs::File::options().write(true).open(&path).expect("a file of the cache");
-        file.set_len(dice.below(length + 1)).expect("a shorter file");
+        let file = fs::File::options()
+            .write(true)
+            .open(&path)
+            .expect("a file of the cache");
+        file.set_len(dice.below(length + 1))
+            .expect("a shorter file");
     }
 }

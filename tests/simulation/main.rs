@@ -103,7 +103,10 @@ fn caught(plant: Plant, crash: CrashMode, words: &str) {
             crash,
             plant: Some(plant),
         });
-        let found = report.violations.iter().find(|violation| violation.contains(words));
+        let found = report
+            .violations
+            .iter()
+            .find(|violation| violation.contains(words));
         found.map(|found| (seed, found.clone()))
     });
     let (seed, violation) = found.unwrap_or_else(|| panic!("no world finds {plant:?}"));

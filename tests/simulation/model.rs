@@ -25,7 +25,11 @@ pub(crate) fn bytes(id: StateId) -> Vec<u8> {
 /// The state that these bytes are; `None` if they are none.
 pub(crate) fn state_of(found: &[u8]) -> Option<StateId> {
     let line = found.split(|byte| *byte == b'\n').next()?;
-    let id = std::str::from_utf8(line).ok()?.strip_prefix("state ")?.parse().ok()?;
+    let id = std::str::from_utf8(line)
+        .ok()?
+        .strip_prefix("state ")?
+        .parse()
+        .ok()?;
     (bytes(id) == found).then_some(id)
 }
 
@@ -139,13 +143,21 @@ impl Model {
     /// The newest state of a name, as the writer was told.
     pub(crate) fn newest(&self, name: &str) -> FileState {
         let states = self.names.get(name);
-        states.and_then(|states| states.states.last()).cloned().unwrap_or(FileState::Absent)
+        states
+            .and_then(|states| states.states.last())
+            .cloned()
+            .unwrap_or(FileState::Absent)
     }
 
     /// The names that exist, as the writer was told.
     pub(crate) fn existing(&self) -> BTreeMap<String, FileState> {
-        let names = self.names.keys().map(|name| (name.clone(), self.newest(name)));
-        names.filter(|(_, state)| *state != FileState::Absent).collect()
+        let names = self
+            .names
+            .keys()
+            .map(|name| (name.clone(), self.newest(name)));
+        names
+            .filter(|(_, state)| *state != FileState::Absent)
+            .collect()
     }
 
     /// A call on this name begins.
@@ -174,7 +186,12 @@ impl Model {
     }
 
     /// Compares what the live tree shows. From then on it counts as what was acknowledged.
-    pub(crate) fn compare(&mut self, found: &BTreeMap<String, Vec<u8>>, loss: Loss, origin: Origin) -> Vec<String> {
+    pub(crate) fn compare(
+        &mut self,
+        found: &BTreeMap<String, Vec<u8>>,
+        loss: Loss,
+        origin: Origin,
+    ) -> Vec<String> {
         let mut violations = Vec::new();
         for name in found.keys() {
             self.entry(name);
@@ -229,13 +246,18 @@ impl NameStates {
         };
         let may_be = |effect: &InFlight| match effect {
             InFlight::State(state) => state == found,
-            InFlight::PartOf(id) => found.content().is_some_and(|found| bytes(*id).starts_with(&found)),
+            InFlight::PartOf(id) => found
+                .content()
+                .is_some_and(|found| bytes(*id).starts_with(&found)),
         };
         match allowed.contains(found) || self.in_flight.iter().any(may_be) {
             true => Ok(()),
             false => {
                 let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
-                Err(format!("shows {found}; allowed are {allowed:?} and what {:?} left", self.in_flight))
+                Err(format!(
+                    "shows {found}; allowed are {allowed:?} and what {:?} left",
+                    self.in_flight
+                ))
             }
         }
     }

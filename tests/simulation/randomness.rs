@@ -28,7 +28,10 @@ pub(crate) fn step(state: &mut u64) -> u64 {
 ///
 /// # Safety
 /// `buffer` must be valid for writes of `length` bytes.
-#[allow(unsafe_code, reason = "it replaces a function of the C library, for this test program only")]
+#[allow(
+    unsafe_code,
+    reason = "it replaces a function of the C library, for this test program only"
+)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: u32) -> isize {
     // A thread that ends has no state any more.

@@ -105,7 +105,9 @@ pub(crate) fn run_world(config: WorldConfig) -> WorldReport {
         runtime.shutdown_background();
         report
     };
-    let thread = std::thread::Builder::new().name(format!("world-{}", config.seed)).spawn(world);
+    let thread = std::thread::Builder::new()
+        .name(format!("world-{}", config.seed))
+        .spawn(world);
     match thread.expect("a thread").join() {
         Ok(report) => report,
         Err(panic) => {
@@ -135,9 +137,18 @@ struct World {
 /// A change of names and bytes.
 #[derive(Debug, Clone)]
 enum Change {
-    Save { name: &'static str, id: u64, is_synced: bool },
-    Rename { from: &'static str, to: &'static str },
-    Unlink { name: &'static str },
+    Save {
+        name: &'static str,
+        id: u64,
+        is_synced: bool,
+    },
+    Rename {
+        from: &'static str,
+        to: &'static str,
+    },
+    Unlink {
+        name: &'static str,
+    },
 }
 
 impl World {
@@ -148,7 +159,12 @@ impl World {
             _ => Uptime::Runs,
         };
         let env = |number: u64, error: i64, uptime| -> Arc<dyn Env> {
-            Arc::new(SimulatedEnv::new(began, error, uptime, config.seed * 1000 + number))
+            Arc::new(SimulatedEnv::new(
+                began,
+                error,
+                uptime,
+                config.seed * 1000 + number,
+            ))
         };
         let honesty = match config.plant {
             Some(Plant::LostSegment) => Honesty::LosesSegments,
@@ -208,9 +224,20 @@ impl World {
     fn change_weather(&mut self) {
         let weather = match self.dice.below(4) {
             0 => Weather::default(),
-            1 => Weather { delay: 200, ..Weather::default() },
-            2 => Weather { delay: 60, fails_before: 30, fails_after: 0 },
-            _ => Weather { delay: 60, fails_before: 20, fails_after: 20 },
+            1 => Weather {
+                delay: 200,
+                ..Weather::default()
+            },
+            2 => Weather {
+                delay: 60,
+                fails_before: 30,
+                fails_after: 0,
+            },
+            _ => Weather {
+                delay: 60,
+                fails_before: 20,
+                fails_after: 20,
+            },
         };
         self.bucket.set_weather(weather);
     }
@@ -247,7 +274,9 @@ impl World {
         match made {
             Ok(Ok(())) => self.acknowledge(&change),
             // An fsync fails with the upload that it waits for; what was written stays.
-            Ok(Err(FsError::Unavailable(_))) => return self.compare(Loss::Nothing, Origin::Cache).await,
+            Ok(Err(FsError::Unavailable(_))) => {
+                return self.compare(Loss::Nothing, Origin::Cache).await;
+            }
             Ok(Err(error)) => return self.violation(format!("{change:?} failed: {error}")),
             Err(_) => return self.violation(format!("{change:?} did not end")),
         }
@@ -274,7 +303,11 @@ impl World {
 
     fn acknowledge(&mut self, change: &Change) {
         match *change {
-            Change::Save { name, id, is_synced } => {
+            Change::Save {
+                name,
+                id,
+                is_synced,
+            } => {
                 self.model.acknowledge(name, FileState::Whole(id));
                 if is_synced {
                     self.model.synced(name);
@@ -332,7 +365,9 @@ impl World {
     /// Lets the other machine take the namespace: after an unmount, or while the first one is cut off from the bucket.
     async fn take_over(&mut self) {
         self.report.takeovers += 1;
-        let Some(first) = self.writer.take() else { return };
+        let Some(first) = self.writer.take() else {
+            return;
+        };
         if self.dice.in_thousand(500) {
             match tokio::time::timeout(STEP_MAX, first.close()).await {
                 Ok(Ok(())) => self.model.drained(),
@@ -348,13 +383,16 @@ impl World {
         let (before, bucket) = (self.at, Arc::clone(&self.bucket));
         self.at = 1 - self.at;
         let takeover = Takeover::Wait(WaitProgress::default());
-        let mut opening = Box::pin(self.hosts[self.at].open(&bucket, takeover, LeaseTimes::default()));
+        let mut opening =
+            Box::pin(self.hosts[self.at].open(&bucket, takeover, LeaseTimes::default()));
         // While the first one lives it learns that it is waited for.
         let early = tokio::time::timeout(Duration::from_secs(45), &mut opening).await;
         first.link.set(LinkState::Partitioned);
         let opened = match early {
             Err(_) => tokio::time::timeout(STEP_MAX, opening).await,
-            Ok(_) => return self.violation("the namespace of a living writer was taken".to_owned()),
+            Ok(_) => {
+                return self.violation("the namespace of a living writer was taken".to_owned());
+            }
         };
         match opened {
             Ok(Ok(instance)) => self.writer = Some(instance),
@@ -393,7 +431,9 @@ impl World {
             if let Ok(Ok(found)) = read
                 && found != bytes(id)
             {
-                return self.violation("a writer without its lease shows a state from before the takeover".to_owned());
+                return self.violation(
+                    "a writer without its lease shows a state from before the takeover".to_owned(),
+                );
             }
         }
         let saved = tokio::time::timeout(STEP_MAX, first.save(NAMES[1], bytes(id), false)).await;
@@ -416,7 +456,12 @@ impl World {
         // A namespace without a first batch cannot be followed.
         self.drain().await;
         self.report.followers += 1;
-        let follower = match tokio::time::timeout(STEP_MAX, self.hosts[1 - self.at].follow(&self.bucket)).await {
+        let follower = match tokio::time::timeout(
+            STEP_MAX,
+            self.hosts[1 - self.at].follow(&self.bucket),
+        )
+        .await
+        {
             Ok(Ok(follower)) => follower,
             // The bucket fails now and then, and nothing repeats the requests of an open.
             Ok(Err(StoreError::Unavailable(_) | StoreError::NotFound)) => return,
@@ -449,15 +494,22 @@ impl World {
         match found {
             Ok(Ok(found)) => {
                 let content = |state: &FileState| state.content().unwrap_or_default();
-                let expected: Vec<_> =
-                    moment.names.iter().map(|(name, state)| (name.clone(), content(state))).collect();
+                let expected: Vec<_> = moment
+                    .names
+                    .iter()
+                    .map(|(name, state)| (name.clone(), content(state)))
+                    .collect();
                 let found: Vec<_> = found.into_iter().collect();
                 if found != expected {
                     let names = |all: &[(String, Vec<u8>)]| -> Vec<String> {
-                        all.iter().map(|(name, bytes)| format!("{name} ({} bytes)", bytes.len())).collect()
+                        all.iter()
+                            .map(|(name, bytes)| format!("{name} ({} bytes)", bytes.len()))
+                            .collect()
                     };
                     let (found, expected) = (names(&found), names(&expected));
-                    self.violation(format!("{VERSIONS}/{stamp} shows {found:?} instead of {expected:?}"));
+                    self.violation(format!(
+                        "{VERSIONS}/{stamp} shows {found:?} instead of {expected:?}"
+                    ));
                 }
             }
             Ok(Err(FsError::Unavailable(_))) => {}
@@ -475,7 +527,8 @@ impl World {
     async fn open(&mut self, takeover: Takeover) {
         let mut last = String::new();
         for _ in 0..50 {
-            let opened = self.hosts[self.at].open(&self.bucket, takeover.clone(), LeaseTimes::default());
+            let opened =
+                self.hosts[self.at].open(&self.bucket, takeover.clone(), LeaseTimes::default());
             match tokio::time::timeout(STEP_MAX, opened).await {
                 Ok(Ok(instance)) => {
                     self.writer = Some(instance);
@@ -510,7 +563,9 @@ impl World {
     /// The last comparison: everything is in the bucket, and a machine that never saw the namespace reads it.
     async fn end(&mut self) {
         self.bucket.set_weather(Weather::default());
-        let Some(writer) = self.writer.take() else { return };
+        let Some(writer) = self.writer.take() else {
+            return;
+        };
         match tokio::time::timeout(STEP_MAX, writer.close()).await {
             Ok(Ok(())) => self.model.drained(),
             Ok(Err(error)) => return self.violation(format!("the last unmount failed: {error}")),
@@ -531,7 +586,11 @@ impl World {
 /// Makes a change through a writer.
 async fn make(writer: &Instance, change: &Change, plant: Option<Plant>) -> FsResult<()> {
     match *change {
-        Change::Save { name, id, is_synced } => {
+        Change::Save {
+            name,
+            id,
+            is_synced,
+        } => {
             let is_synced = is_synced && plant != Some(Plant::MissingFsync);
             writer.save(name, bytes(id), is_synced).await
         }

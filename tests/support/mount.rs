@@ -148,7 +148,9 @@ impl TestMount {
         let told = |flag: &String| {
             let words = ["--takeover", "--standby", "--read-only", "--at"];
             words.iter().any(|word| flag.starts_with(word))
-                || flag.split(',').any(|word| word == "ro" || word.starts_with("at="))
+                || flag
+                    .split(',')
+                    .any(|word| word == "ro" || word.starts_with("at="))
         };
         match self.flags.iter().any(told) {
             true => &[],

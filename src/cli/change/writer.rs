@@ -11,7 +11,8 @@ use crate::control::{self, Request, Response};
 use crate::daemon::{StoreUse, open_store};
 use crate::env::SystemEnv;
 use crate::store::{
-    CheckpointLimits, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, NamespaceInfo, StoreError, Takeover, show_namespace,
+    CheckpointLimits, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, NamespaceInfo,
+    StoreError, Takeover, show_namespace,
 };
 use crate::sync::Arc;
 use crate::task::Tasks;

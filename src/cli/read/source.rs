@@ -7,7 +7,8 @@ use crate::config::StoreUrl;
 use crate::control::{self, Request, Response};
 use crate::env::SystemEnv;
 use crate::store::{
-    CheckpointLimits, FollowConfig, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, OnDamage, Owner, StoreError, Takeover,
+    CheckpointLimits, FollowConfig, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig,
+    OnDamage, Owner, StoreError, Takeover,
 };
 use crate::sync::Arc;
 use crate::task::Tasks;

@@ -101,7 +101,10 @@ impl FileSystem {
         let Node::Past(node) = self.node(removed.parent)? else {
             return Err(FsError::Stale);
         };
-        let from = self.past().removed_names_of(&node).ok_or(FsError::ReadOnly)?;
+        let from = self
+            .past()
+            .removed_names_of(&node)
+            .ok_or(FsError::ReadOnly)?;
         let to = self.writable_name(restored.parent, new_name)?;
         let mode = match flags {
             0 => RenameMode::Replace,

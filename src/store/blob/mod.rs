@@ -24,7 +24,8 @@ use std::time::Duration;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::{Env, SystemEnv};
 use crate::store::{
-    Author, CheckpointLimits, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, Owner, StoreError, Takeover, WaitProgress,
+    Author, CheckpointLimits, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, Owner,
+    StoreError, Takeover, WaitProgress,
 };
 use crate::sync::{Arc, Mutex, Weak, lock};
 use crate::task::Tasks;

@@ -52,7 +52,9 @@ impl Lease {
             }
             let lapsed = !self.is_held();
             if lapsed && failures == 0 {
-                tracing::warn!("the lease is over: nothing is answered until the bucket has a new heartbeat of this mount");
+                tracing::warn!(
+                    "the lease is over: nothing is answered until the bucket has a new heartbeat of this mount"
+                );
                 self.status.send_modify(|status| status.lapses += 1);
             }
             let began = self.env.uptime();
@@ -73,7 +75,9 @@ impl Lease {
                 Err(BeatError::Lost) => return state,
                 Err(BeatError::Failed(error)) => {
                     self.outlast(&error, time);
-                    pause = (AGAIN * 2_u32.saturating_pow(failures)).min(AGAIN_MAX).min(time.every);
+                    pause = (AGAIN * 2_u32.saturating_pow(failures))
+                        .min(AGAIN_MAX)
+                        .min(time.every);
                     failures += 1;
                 }
             }
@@ -172,7 +176,11 @@ impl Lease {
     }
 
     fn note_watcher(&self, state: &BeatState) {
-        let watcher = state.object.waiter.as_ref().map(|waiter: &WaiterNotice| &waiter.host);
+        let watcher = state
+            .object
+            .waiter
+            .as_ref()
+            .map(|waiter: &WaiterNotice| &waiter.host);
         self.status.send_if_modified(|status| {
             let is_news = status.watched_by.as_ref() != watcher;
             if is_news {

@@ -151,7 +151,10 @@ impl Lease {
         }
         let ended = tokio::time::timeout(END_MAX, self.beat(&mut state)).await;
         if !matches!(ended, Ok(Ok(()))) {
-            tracing::info!(object = KEY, "it does not say that this writer has ended: the next one waits, unless it has the same cache directory");
+            tracing::info!(
+                object = KEY,
+                "it does not say that this writer has ended: the next one waits, unless it has the same cache directory"
+            );
         }
     }
 

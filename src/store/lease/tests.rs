@@ -83,11 +83,17 @@ fn dead() -> Duration {
 #[tokio::test(start_paused = true)]
 async fn a_free_namespace_is_taken_at_once() {
     let backend = memory("free");
-    let (one, two) = (TestHost::new("one", &backend, 1), TestHost::new("two", &backend, 2));
+    let (one, two) = (
+        TestHost::new("one", &backend, 1),
+        TestHost::new("two", &backend, 2),
+    );
     let lease = one.write(&Takeover::Never, 3).await;
     assert!(lease.is_held());
     let now = object(&backend).await;
-    assert_eq!((now.host.as_str(), now.epoch, now.phase), ("one", 3, WriterPhase::Writing));
+    assert_eq!(
+        (now.host.as_str(), now.epoch, now.phase),
+        ("one", 3, WriterPhase::Writing)
+    );
     lease.end().await;
     assert!(!lease.is_held());
     assert_eq!(object(&backend).await.phase, WriterPhase::Ended);
@@ -124,17 +130,27 @@ async fn a_writer_that_was_killed_is_followed_at_once_with_its_own_cache_directo
 #[tokio::test(start_paused = true)]
 async fn a_namespace_of_a_living_writer_is_refused_or_taken_as_asked() {
     let backend = memory("asked");
-    let (one, two) = (TestHost::new("one", &backend, 1), TestHost::new("two", &backend, 2));
+    let (one, two) = (
+        TestHost::new("one", &backend, 1),
+        TestHost::new("two", &backend, 2),
+    );
     let first = one.write(&wait(), 1).await;
     let refused = two.acquire(&Takeover::Never).await.unwrap_err().to_string();
-    assert!(refused.contains("writer on one") && refused.contains("--takeover now"), "{refused}");
+    assert!(
+        refused.contains("writer on one") && refused.contains("--takeover now"),
+        "{refused}"
+    );
     assert!(first.is_held());
     let (second, waited) = two.acquire(&Takeover::Now).await.unwrap();
     assert_eq!(waited, Waited::AtOnce);
     assert!(second.is_held());
     let mut status = first.status();
     let lost = status.wait_for(|status| status.standing != LeaseStanding::Held);
-    let lost = tokio::time::timeout(Duration::from_secs(31), lost).await.unwrap().unwrap().clone();
+    let lost = tokio::time::timeout(Duration::from_secs(31), lost)
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
     assert_eq!(lost.standing, LeaseStanding::Lost(Some("two".to_owned())));
     assert!(!first.is_held());
     // The one that has lost writes nothing any more.
@@ -145,7 +161,10 @@ async fn a_namespace_of_a_living_writer_is_refused_or_taken_as_asked() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_writer_is_followed_after_the_time_of_its_lease() {
     let backend = memory("dead");
-    let (mut one, two) = (TestHost::new("one", &backend, 1), TestHost::new("two", &backend, 2));
+    let (mut one, two) = (
+        TestHost::new("one", &backend, 1),
+        TestHost::new("two", &backend, 2),
+    );
     one.write(&wait(), 1).await;
     one.kill().await;
     let began = Instant::now();
@@ -153,13 +172,19 @@ async fn a_dead_writer_is_followed_after_the_time_of_its_lease() {
     assert!(lease.is_held());
     assert_eq!(waited, Waited::ForAnother);
     let took = began.elapsed();
-    assert!((dead()..dead() + Duration::from_secs(4)).contains(&took), "{took:?}");
+    assert!(
+        (dead()..dead() + Duration::from_secs(4)).contains(&took),
+        "{took:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_process_never_takes_a_living_writers_namespace_and_is_seen_by_it() {
     let backend = memory("living");
-    let (mut one, two) = (TestHost::new("one", &backend, 1), TestHost::new("two", &backend, 2));
+    let (mut one, two) = (
+        TestHost::new("one", &backend, 1),
+        TestHost::new("two", &backend, 2),
+    );
     let first = one.write(&wait(), 1).await;
     let waiting = wait();
     let mut second = std::pin::pin!(two.acquire(&waiting));
@@ -167,23 +192,38 @@ async fn a_waiting_process_never_takes_a_living_writers_namespace_and_is_seen_by
     assert!(tokio::time::timeout(hour, second.as_mut()).await.is_err());
     assert!(first.is_held());
     let status = first.status().borrow().clone();
-    assert_eq!((status.watched_by.as_deref(), status.lapses), (Some("two"), 0));
-    let Takeover::Wait(progress) = &waiting else { unreachable!() };
+    assert_eq!(
+        (status.watched_by.as_deref(), status.lapses),
+        (Some("two"), 0)
+    );
+    let Takeover::Wait(progress) = &waiting else {
+        unreachable!()
+    };
     let awaited = progress.borrow().clone().unwrap();
-    assert_eq!((awaited.host.as_deref(), awaited.dead_after), (Some("one"), Duration::from_secs(6)));
+    assert_eq!(
+        (awaited.host.as_deref(), awaited.dead_after),
+        (Some("one"), Duration::from_secs(6))
+    );
     assert!(awaited.silence < Duration::from_secs(4), "{awaited:?}");
     // While it is watched, its death is seen within seconds.
     one.kill().await;
     let killed = Instant::now();
     let (lease, _) = second.await.unwrap();
     assert!(lease.is_held());
-    assert!(killed.elapsed() < Duration::from_secs(9), "{:?}", killed.elapsed());
+    assert!(
+        killed.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        killed.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_is_alone_again_when_the_waiting_process_is_gone() {
     let backend = memory("alone");
-    let (one, two) = (TestHost::new("one", &backend, 1), TestHost::new("two", &backend, 2));
+    let (one, two) = (
+        TestHost::new("one", &backend, 1),
+        TestHost::new("two", &backend, 2),
+    );
     let first = one.write(&wait(), 1).await;
     let waited = tokio::time::timeout(Duration::from_secs(100), two.acquire(&wait())).await;
     assert!(waited.is_err());
@@ -195,21 +235,35 @@ async fn a_writer_is_alone_again_when_the_waiting_process_is_gone() {
     let minutes = 10;
     tokio::time::sleep(Duration::from_secs(60 * minutes)).await;
     let beats = object(&backend).await.beat - before.beat;
-    assert!((2 * minutes - 1..=2 * minutes + 1).contains(&beats), "{beats}");
+    assert!(
+        (2 * minutes - 1..=2 * minutes + 1).contains(&beats),
+        "{beats}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unmount_lets_the_waiting_process_in_at_once() {
     let backend = memory("unmount");
-    let (one, two) = (TestHost::new("one", &backend, 1), TestHost::new("two", &backend, 2));
+    let (one, two) = (
+        TestHost::new("one", &backend, 1),
+        TestHost::new("two", &backend, 2),
+    );
     let first = one.write(&wait(), 1).await;
     let waiting = wait();
     let mut second = std::pin::pin!(two.acquire(&waiting));
-    assert!(tokio::time::timeout(Duration::from_secs(5), second.as_mut()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(5), second.as_mut())
+            .await
+            .is_err()
+    );
     first.end().await;
     let ended = Instant::now();
     assert!(second.await.unwrap().0.is_held());
-    assert!(ended.elapsed() < Duration::from_secs(3), "{:?}", ended.elapsed());
+    assert!(
+        ended.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        ended.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,21 +278,31 @@ async fn a_lease_ends_while_the_machine_sleeps_and_is_renewed_when_it_wakes() {
     let began = Instant::now();
     lease.renewed().await;
     assert!(lease.is_held());
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(lease.status().borrow().lapses, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_slept_through_a_takeover_answers_nothing() {
     let backend = memory("slept");
-    let (one, two) = (TestHost::new("one", &backend, 1), TestHost::new("two", &backend, 2));
+    let (one, two) = (
+        TestHost::new("one", &backend, 1),
+        TestHost::new("two", &backend, 2),
+    );
     let first = one.write(&wait(), 1).await;
     let _second = two.write(&Takeover::Now, 2).await;
     one.env.sleep(Duration::from_secs(60));
     assert!(!first.is_held());
     first.renewed().await;
     assert!(!first.is_held());
-    assert_eq!(first.status().borrow().standing, LeaseStanding::Lost(Some("two".to_owned())));
+    assert_eq!(
+        first.status().borrow().standing,
+        LeaseStanding::Lost(Some("two".to_owned()))
+    );
     assert_eq!(object(&backend).await.host, "two");
 }
 
@@ -293,16 +357,30 @@ async fn a_watched_writer_stops_answering_in_an_outage_and_is_not_taken_for_dead
     let first = one.write(&wait(), 1).await;
     let waiting = wait();
     let mut second = std::pin::pin!(two.acquire(&waiting));
-    assert!(tokio::time::timeout(Duration::from_secs(60), second.as_mut()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(60), second.as_mut())
+            .await
+            .is_err()
+    );
     assert!(first.is_held());
     bucket.rename("bucket", "away");
     // Neither reaches the bucket: the writer does not answer, and its silence proves nothing.
-    assert!(tokio::time::timeout(Duration::from_secs(120), second.as_mut()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(120), second.as_mut())
+            .await
+            .is_err()
+    );
     assert!(!first.is_held());
-    let Takeover::Wait(progress) = &waiting else { unreachable!() };
+    let Takeover::Wait(progress) = &waiting else {
+        unreachable!()
+    };
     assert!(progress.borrow().clone().unwrap().failure.is_some());
     bucket.rename("away", "bucket");
-    assert!(tokio::time::timeout(Duration::from_secs(60), second.as_mut()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(60), second.as_mut())
+            .await
+            .is_err()
+    );
     assert!(first.is_held());
 }
 
@@ -331,12 +409,18 @@ async fn an_object_that_cannot_be_read_is_waited_for_and_then_replaced() {
 async fn of_two_waiting_processes_one_takes_the_namespace() {
     let backend = memory("two-waiting");
     let mut one = TestHost::new("one", &backend, 1);
-    let (two, three) = (TestHost::new("two", &backend, 2), TestHost::new("three", &backend, 3));
+    let (two, three) = (
+        TestHost::new("two", &backend, 2),
+        TestHost::new("three", &backend, 3),
+    );
     one.write(&wait(), 1).await;
     one.kill().await;
     let takers = async {
         let (second, third) = (wait(), wait());
-        let mut waiting = [Box::pin(two.write(&second, 2)), Box::pin(three.write(&third, 3))];
+        let mut waiting = [
+            Box::pin(two.write(&second, 2)),
+            Box::pin(three.write(&third, 3)),
+        ];
         let [second, third] = &mut waiting;
         tokio::select! {
             lease = second => (lease, tokio::time::timeout(Duration::from_secs(600), third).await.is_err()),

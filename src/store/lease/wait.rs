@@ -110,7 +110,10 @@ impl<'a> Wait<'a> {
         let (Some(object), Some(old)) = (&watched.object, &watched.state) else {
             return;
         };
-        let ours = object.waiter.as_ref().is_some_and(|waiter| waiter.waiter == self.waiter);
+        let ours = object
+            .waiter
+            .as_ref()
+            .is_some_and(|waiter| waiter.waiter == self.waiter);
         let is_due = |given: Duration| now.saturating_sub(given) >= NOTICE_KEPT / 3;
         if watched.noticed.is_some_and(|given| ours && !is_due(given)) {
             return;
@@ -123,7 +126,9 @@ impl<'a> Wait<'a> {
             notice: watched.notices,
         });
         // Only the writer's own changes are heartbeats, so the object counts as unchanged.
-        let given = self.backend.replace(KEY, Some(old), object.encode(), REQUEST_MAX);
+        let given = self
+            .backend
+            .replace(KEY, Some(old), object.encode(), REQUEST_MAX);
         if let Ok(Replaced::Written(state)) = given.await {
             watched.noticed = Some(now);
             watched.object = Some(object);

@@ -96,7 +96,14 @@ pub enum GcMode {
 }
 
 /// The names of what lies directly below a namespace.
-const RESERVED: [&str; 6] = ["meta", "data", "log", "epochs", "namespace.json", "writer.json"];
+const RESERVED: [&str; 6] = [
+    "meta",
+    "data",
+    "log",
+    "epochs",
+    "namespace.json",
+    "writer.json",
+];
 
 /// Checks a namespace's name: parts of lowercase letters, digits, `-`, `_` and `.`, separated by `/`.
 ///
@@ -124,7 +131,9 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
             return bad("only a-z, 0-9, '-', '_', '.' and '/' may be in it");
         }
         if RESERVED.contains(&part) {
-            return bad("'meta', 'data', 'log', 'epochs', 'namespace.json' and 'writer.json' are reserved by the format");
+            return bad(
+                "'meta', 'data', 'log', 'epochs', 'namespace.json' and 'writer.json' are reserved by the format",
+            );
         }
     }
     Ok(())

@@ -40,11 +40,11 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
 use crate::store::schema::tables::{
     AppliedTable, ArchivedWatermarkTable, BindingTable, CheckpointTable, CountTable, CutTable,
-    DamagedTable, DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InlineTable,
-    InodeTable, LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
-    LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable,
-    RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, SteppedRestoreTable,
-    UncitedTable, VersionTable,
+    DamagedTable, DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable,
+    InlineTable, InodeTable, LineageTable, LinkCountTable, LinkedVersionTable, LocationTable,
+    LoggedTable, LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable,
+    RangeTable, RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable,
+    SteppedRestoreTable, UncitedTable, VersionTable,
 };
 use crate::store::schema::tally::word;
 

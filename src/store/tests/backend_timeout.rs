@@ -41,10 +41,16 @@ async fn write_beyond_the_budget(limit: Option<Duration>) -> Option<Result<(), S
     }
     // When the bucket is back, the same write succeeds, and nothing that was acknowledged is lost.
     std::fs::rename(path("away"), path("bucket")).unwrap();
-    file.write(0, Bytes::from_static(b"back"), &author()).await.unwrap();
+    file.write(0, Bytes::from_static(b"back"), &author())
+        .await
+        .unwrap();
     ns.drain().await.unwrap();
     let read = content(&ns, ROOT, b"f").await.unwrap();
-    assert!(read.starts_with(b"back") && read.len() >= 1 << 19, "{}", read.len());
+    assert!(
+        read.starts_with(b"back") && read.len() >= 1 << 19,
+        "{}",
+        read.len()
+    );
     ns.close().await.unwrap();
     tasks.join().await;
     outcome
@@ -56,6 +62,9 @@ async fn a_write_fails_after_the_time_limit_of_the_bucket_and_waits_without_one(
         write_beyond_the_budget(Some(LIMIT)),
         write_beyond_the_budget(None)
     );
-    assert!(matches!(limited, Some(Err(StoreError::Unavailable(_)))), "{limited:?}");
+    assert!(
+        matches!(limited, Some(Err(StoreError::Unavailable(_)))),
+        "{limited:?}"
+    );
     assert!(unlimited.is_none(), "{unlimited:?}");
 }
