@@ -10,12 +10,14 @@ mod clock;
 mod host;
 mod model;
 mod randomness;
+mod report;
 mod world;
 
 use std::time::{Duration, Instant};
 
 use host::CrashMode;
-use world::{Plant, WorldConfig, WorldReport, run_world};
+use report::WorldReport;
+use world::{Plant, WorldConfig, run_world};
 
 /// Worlds of each kind of crash in a short run, and the time after which no further world begins.
 const WORLDS: u64 = 40;

@@ -1,6 +1,5 @@
 //! One world: steps drawn from the seed, and what is compared after them.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::clock::{SimulatedEnv, Uptime};
 use crate::host::{CALLER, CrashMode, Host, Instance, ROOT};
 use crate::model::{FileState, InFlight, Loss, Model, Origin, bytes};
 use crate::randomness::{Dice, seed_thread};
+use crate::report::WorldReport;
 
 /// Steps of a world.
 const STEPS: u64 = 60;
@@ -46,48 +46,6 @@ pub(crate) struct WorldConfig {
     pub(crate) seed: u64,
     pub(crate) crash: CrashMode,
     pub(crate) plant: Option<Plant>,
-}
-
-/// What a world did.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct WorldReport {
-    pub(crate) digest: u64,
-    pub(crate) operations: u64,
-    pub(crate) crashes: u64,
-    requests: u64,
-    takeovers: u64,
-    moments: u64,
-    followers: u64,
-    virtual_time: Duration,
-    pub(crate) violations: Vec<String>,
-}
-
-impl WorldReport {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.operations += other.operations;
-        self.crashes += other.crashes;
-        self.requests += other.requests;
-        self.takeovers += other.takeovers;
-        self.moments += other.moments;
-        self.followers += other.followers;
-        self.virtual_time += other.virtual_time;
-    }
-}
-
-impl fmt::Display for WorldReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} operations, {} crashes, {} takeovers, {} moments of the past and {} followers compared, {} requests, {} s of virtual time",
-            self.operations,
-            self.crashes,
-            self.takeovers,
-            self.moments,
-            self.followers,
-            self.requests,
-            self.virtual_time.as_secs()
-        )
-    }
 }
 
 /// Runs a world in a thread of its own, whose randomness follows from the seed.
