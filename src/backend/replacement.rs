@@ -12,6 +12,9 @@ use bytes::Bytes;
 use object_store::{ObjectStore, PutMode, PutPayload, UpdateVersion};
 use std::time::Duration;
 
+/// The longest state that is read, in bytes.
+const STATE_MAX: u64 = 64 << 10;
+
 /// An object as it was read or written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ObjectState {
@@ -51,7 +54,7 @@ impl Backend {
         let once = self.sent_once();
         let path = self.path(key)?;
         within(limit, &self.name(key), async {
-            match once.fetch(&path, None).await {
+            match once.fetch(&path, None, STATE_MAX).await {
                 Ok((meta, bytes)) => Ok(Some(ObjectState {
                     bytes,
                     e_tag: meta.e_tag,

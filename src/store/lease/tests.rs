@@ -417,14 +417,12 @@ async fn of_two_waiting_processes_one_takes_the_namespace() {
     one.kill().await;
     let takers = async {
         let (second, third) = (wait(), wait());
-        let mut waiting = [
-            Box::pin(two.write(&second, 2)),
-            Box::pin(three.write(&third, 3)),
-        ];
-        let [second, third] = &mut waiting;
+        let mut second = Box::pin(two.write(&second, 2));
+        let mut third = Box::pin(three.write(&third, 3));
+        let watch = Duration::from_secs(600);
         tokio::select! {
-            lease = second => (lease, tokio::time::timeout(Duration::from_secs(600), third).await.is_err()),
-            lease = third => (lease, tokio::time::timeout(Duration::from_secs(600), second).await.is_err()),
+            lease = second.as_mut() => (lease, tokio::time::timeout(watch, third).await.is_err()),
+            lease = third.as_mut() => (lease, tokio::time::timeout(watch, second).await.is_err()),
         }
     };
     let (lease, other_waits) = takers.await;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::model::error::StoreError;
 
 /// How long a write waits with a time limit, and how long the test watches one without.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -29,9 +28,9 @@ async fn write_beyond_the_budget(limit: Option<Duration>) -> Option<Result<(), S
     ns.drain().await.unwrap();
     std::fs::rename(path("bucket"), path("away")).unwrap();
     let file = ns.tree.file(ino).await.unwrap();
-    let mut outcome = None;
+    let (mut outcome, by) = (None, author());
     for part in 0..64_u64 {
-        let write = file.write(part << 16, Bytes::from(vec![7; 1 << 16]), &author());
+        let write = file.write(part << 16, Bytes::from(vec![7; 1 << 16]), &by);
         outcome = match tokio::time::timeout(3 * LIMIT, write).await {
             Ok(Ok(_)) => continue,
             Ok(Err(error)) => Some(Err(error)),

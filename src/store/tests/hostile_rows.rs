@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::labels::mkdir;
 use super::reclaim::{ids, segments, settle};
 use super::*;
-use crate::meta::{Batch, MetaStore};
+use crate::meta::Batch;
 use crate::store::data::segment;
 use crate::store::history::directories_above::Removed;
 use crate::store::model::ids::Dentry;
