@@ -38,7 +38,7 @@ impl Lease {
     /// Sends heartbeats until the tasks are stopped or the lease is lost; returns what the last one needs.
     pub(super) async fn beat_until_stopped(&self, mut state: BeatState, stop: &Tasks) -> BeatState {
         // The object that took the namespace was the first heartbeat.
-        let (mut pause, mut failures) = (self.times.alone.every, 0);
+        let (mut pause, mut failures, mut lapsed) = (self.times.alone.every, 0, false);
         loop {
             tokio::select! {
                 () = stop.stopped() => return state,
@@ -50,8 +50,8 @@ impl Lease {
             if self.status.borrow().standing != LeaseStanding::Held {
                 return state;
             }
-            let lapsed = !self.is_held();
-            if lapsed && failures == 0 {
+            if !lapsed && !self.is_held() {
+                lapsed = true;
                 tracing::warn!(
                     "the lease is over: nothing is answered until the bucket has a new heartbeat of this mount"
                 );
@@ -69,12 +69,16 @@ impl Lease {
                     if lapsed {
                         tracing::warn!("the lease is renewed");
                     }
-                    failures = 0;
+                    (failures, lapsed) = (0, false);
                     pause = time.every.saturating_sub(now.saturating_sub(began));
                 }
                 Err(BeatError::Lost) => return state,
                 Err(BeatError::Failed(error)) => {
                     self.outlast(&error, time);
+                    if time == self.times.watched {
+                        // The process that waits may be the first to reach the bucket again.
+                        state.watched_until = self.env.uptime() + NOTICE_KEPT;
+                    }
                     pause = (AGAIN * 2_u32.saturating_pow(failures))
                         .min(AGAIN_MAX)
                         .min(time.every);
