@@ -346,11 +346,11 @@ impl World {
         // While the first one lives it learns that it is waited for.
         let early = tokio::time::timeout(Duration::from_secs(45), &mut opening).await;
         first.link.set(LinkState::Partitioned);
-        let opened = match early {
-            Err(_) => tokio::time::timeout(STEP_MAX, opening).await,
-            Ok(_) => {
-                return self.violation("the namespace of a living writer was taken".to_owned());
-            }
+        let opened = if early.is_err() {
+            tokio::time::timeout(STEP_MAX, opening).await
+        } else {
+            drop(opening);
+            return self.violation("the namespace of a living writer was taken".to_owned());
         };
         match opened {
             Ok(Ok(instance)) => self.writer = Some(instance),
