@@ -191,6 +191,7 @@ impl Copied {
         let mut command = Command::new(PROGRAM);
         command
             .args(mount_arguments(&self.place, &root, &cache))
+            .args(["--takeover", "now"])
             .envs(self.place.variables.iter().cloned());
         let mounted = shell::run(&mut command, LIMIT);
         if mounted.code != Some(0) {
@@ -479,6 +480,16 @@ fn a_damaged_epoch_object_is_not_needed() {
     each_harm(
         "proof of an epoch (`epochs/`)",
         "epochs",
+        newest,
+        [UNNOTICED; 3],
+    );
+}
+
+#[test]
+fn a_damaged_writer_object_is_not_needed() {
+    each_harm(
+        "the writer's heartbeat (`writer.json`)",
+        "writer.json",
         newest,
         [UNNOTICED; 3],
     );
