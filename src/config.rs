@@ -7,20 +7,26 @@ use crate::fs::past::stamp::SPELLINGS;
 use crate::fs::{FsConfig, SyncOn};
 use crate::fuse::{Configuration, MountAccess, MountFlag};
 use crate::store::{
-    CheckpointLimits, DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, Linger, MEMORY_MIN,
-    NamespaceConfig, OnDamage, Owner, StoreError, check_name,
+    CheckpointLimits, DRAIN_TIMEOUT, FollowConfig, GRACE, GcMode, LeaseTimes, Linger, MEMORY_MIN,
+    NamespaceConfig, OnDamage, Owner, StoreError, Takeover, WaitProgress, check_name,
 };
 use std::ffi::OsString;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
-use url::Url;
 
+mod error;
 mod mount_time;
+mod retries;
+mod store_url;
 
+pub use error::ConfigError;
 pub use mount_time::MountTime;
 pub(crate) use mount_time::MountTimeMeaning;
+pub use store_url::StoreUrl;
+
+use error::at_least;
+use retries::retry;
 
 /// The namespace that is mounted by default.
 pub const DEFAULT_NAMESPACE: &str = "main";
@@ -42,48 +48,6 @@ const LIVE_TTL: Duration = Duration::from_secs(60);
 /// How long the kernel may cache attributes and names of the past that are final.
 const PAST_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A store's URL; its `Display` omits a password, token or query.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoreUrl(String);
-
-impl StoreUrl {
-    /// Takes `url` unchecked; the backend checks it.
-    #[must_use]
-    pub fn new(url: String) -> Self {
-        Self(url)
-    }
-
-    /// The URL with its secrets.
-    #[must_use]
-    pub fn secret(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(mut url) = Url::parse(&self.0) else {
-            // A URL that cannot be parsed is shown, because the message is about it, unless it may have a secret.
-            return match self.0.contains(['@', '?']) {
-                true => f.write_str("(a URL that cannot be read)"),
-                false => f.write_str(&self.0),
-            };
-        };
-        // Both fail only for URLs that cannot carry a user at all.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        url.set_query(None);
-        url.set_fragment(None);
-        f.write_str(url.as_str())
-    }
-}
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
 /// What a user may set, as he said it; `None` leaves the choice to [`Config::new`].
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -101,6 +65,10 @@ pub struct Settings {
     pub refresh: Option<Duration>,
     /// With `read_only`, show a damaged index too.
     pub damaged: bool,
+    /// What the mount does about another writer that may be alive.
+    pub takeover: Option<Takeover>,
+    /// Follow the writer, and be the writer after it.
+    pub standby: bool,
     /// Let every user in; root's mounts do so anyway.
     pub allow_other: bool,
     /// Flags for the kernel.
@@ -133,6 +101,8 @@ pub struct Settings {
     pub deadline: Option<Duration>,
     /// How long a drain waits while nothing moves.
     pub drain_timeout: Option<Duration>,
+    /// How long a writer waits for room while nothing reaches the bucket.
+    pub backend_timeout: Option<Duration>,
     /// This machine's name, for the authors of versions.
     pub host: String,
     /// The user and group who mount: a namespace that is made belongs to them, and root lets every user in.
@@ -169,23 +139,13 @@ impl ConnectionOptions {
     }
 }
 
-/// An invalid setting, with the name of its flag.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("--{flag} {value}: {why}")]
-pub struct ConfigError {
-    flag: &'static str,
-    value: String,
-    why: String,
-}
-
-impl ConfigError {
-    fn new(flag: &'static str, value: impl fmt::Display, why: impl Into<String>) -> Self {
-        Self {
-            flag,
-            value: value.to_string(),
-            why: why.into(),
-        }
-    }
+/// The settings of a standby for the time when it is the writer.
+#[derive(Debug, Clone)]
+pub struct StandbyConfig {
+    /// How to keep the namespace.
+    pub store: NamespaceConfig,
+    /// How files behave.
+    pub fs: FsConfig,
 }
 
 /// The configuration of a mount, by layer.
@@ -205,6 +165,8 @@ pub struct Config {
     pub follow: FollowConfig,
     /// The time whose whole tree is shown, instead of the live one.
     pub at: Option<MountTime>,
+    /// What a mount that follows the writer becomes when that one ends or dies.
+    pub standby: Option<StandbyConfig>,
     /// How long a drain waits while nothing moves.
     pub drain_timeout: Duration,
     /// How to mount.
@@ -222,11 +184,17 @@ impl Config {
         at_least("deadline", deadline, Duration::from_secs(1))?;
         let drain_timeout = settings.drain_timeout.unwrap_or(DRAIN_TIMEOUT);
         at_least("drain-timeout", drain_timeout, Duration::from_secs(1))?;
+        if let Some(limit) = settings.backend_timeout {
+            at_least("backend-timeout", limit, Duration::from_secs(1))?;
+        }
         let (sync_on, linger) = sync(settings.sync_on, settings.sync_interval)?;
         let at = mount_time(settings.at)?;
-        let read_only = settings.read_only || at.is_some();
+        let shows_only = settings.read_only || at.is_some();
+        check_standby(settings.standby, shows_only)?;
+        // A standby follows until it is the writer.
+        let read_only = shows_only || settings.standby;
         let refresh = refreshing(read_only, at.as_ref(), settings.refresh)?;
-        let on_damage = on_damage(read_only, settings.damaged)?;
+        let on_damage = on_damage(shows_only, settings.damaged)?;
         let fs = FsConfig {
             live_ttl: match read_only {
                 true => refresh,
@@ -256,7 +224,21 @@ impl Config {
             },
             grace: settings.grace.unwrap_or(GRACE),
             checkpoints: CheckpointLimits::default(),
+            takeover: takeover(read_only, settings.takeover)?,
+            lease: LeaseTimes::default(),
+            backend_timeout: settings.backend_timeout,
         };
+        let standby = settings.standby.then(|| StandbyConfig {
+            store: NamespaceConfig {
+                reclaim: GcMode::Always,
+                ..store.clone()
+            },
+            fs: FsConfig {
+                live_ttl: LIVE_TTL,
+                read_only: false,
+                ..fs.clone()
+            },
+        });
         let backend = settings.connection.backend()?;
         let access = match settings.allow_other || settings.owner.uid == 0 {
             true => MountAccess::Everyone,
@@ -266,7 +248,7 @@ impl Config {
             mountpoint: settings.mountpoint,
             source: settings.url.to_string(),
             access,
-            read_only,
+            read_only: shows_only,
             flags: settings.flags,
             deadline,
         };
@@ -281,6 +263,7 @@ impl Config {
                 on_damage,
             },
             at,
+            standby,
             drain_timeout,
             mount,
         })
@@ -359,6 +342,26 @@ fn on_damage(read_only: bool, damaged: bool) -> Result<OnDamage, ConfigError> {
     }
 }
 
+fn check_standby(standby: bool, shows_only: bool) -> Result<(), ConfigError> {
+    match (standby, shows_only) {
+        (true, true) => {
+            let why = "contradicts --read-only and --at: a standby becomes the writer";
+            Err(ConfigError::new("standby", "", why))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn takeover(read_only: bool, takeover: Option<Takeover>) -> Result<Takeover, ConfigError> {
+    match takeover {
+        Some(_) if read_only => {
+            let why = "has a meaning only for a mount that writes at once: a read-only one takes the namespace from no writer, and a standby waits";
+            Err(ConfigError::new("takeover", "", why))
+        }
+        takeover => Ok(takeover.unwrap_or_else(|| Takeover::Wait(WaitProgress::default()))),
+    }
+}
+
 fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Linger), ConfigError> {
     let on = on.unwrap_or(SyncOn::Release);
     match (on, interval) {
@@ -376,34 +379,6 @@ fn sync(on: Option<SyncOn>, interval: Option<Duration>) -> Result<(SyncOn, Linge
     }
 }
 
-/// Combines the retry options. A default pause is adjusted if it contradicts one that the user has set.
-fn retry(
-    retry: Option<Retry>,
-    base: Option<Duration>,
-    cap: Option<Duration>,
-) -> Result<Retry, ConfigError> {
-    let retry = retry.unwrap_or_default();
-    let least = Duration::from_millis(1);
-    at_least("retry-base", base.unwrap_or(least), least)?;
-    at_least("retry-cap", cap.unwrap_or(least), least)?;
-    let longest = cap.unwrap_or_else(|| retry.cap.max(base.unwrap_or(retry.base)));
-    for (flag, value) in [("retry-cap", cap), ("retry-base", base)] {
-        let limit = match flag {
-            "retry-base" => longest.min(Retry::CAP_MAX),
-            _ => Retry::CAP_MAX,
-        };
-        if let Some(value) = value.filter(|value| *value > limit) {
-            let why = format!("must be at most {limit:?}");
-            return Err(ConfigError::new(flag, format!("{value:?}"), why));
-        }
-    }
-    Ok(Retry {
-        base: base.unwrap_or(retry.base.min(longest)),
-        cap: longest,
-        ..retry
-    })
-}
-
 fn umask(umask: Option<u32>) -> Result<Option<u32>, ConfigError> {
     match umask {
         Some(bits) if bits > 0o777 => Err(ConfigError::new(
@@ -413,14 +388,6 @@ fn umask(umask: Option<u32>) -> Result<Option<u32>, ConfigError> {
         )),
         other => Ok(other),
     }
-}
-
-fn at_least(flag: &'static str, value: Duration, least: Duration) -> Result<(), ConfigError> {
-    if value < least {
-        let why = format!("must be at least {least:?}");
-        return Err(ConfigError::new(flag, format!("{value:?}"), why));
-    }
-    Ok(())
 }
 
 fn bytes(
@@ -450,6 +417,8 @@ mod tests {
             at: None,
             refresh: None,
             damaged: false,
+            takeover: None,
+            standby: false,
             allow_other: false,
             flags: Vec::new(),
             sync_on: None,
@@ -466,6 +435,7 @@ mod tests {
             umask: None,
             deadline: None,
             drain_timeout: None,
+            backend_timeout: None,
             host: "here".to_owned(),
             owner: Owner {
                 uid: 1000,
@@ -494,13 +464,6 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_url_with_a_secret_is_not_shown() {
-        let shown = StoreUrl::new("s3//key:secret@bucket".to_owned()).to_string();
-        assert!(!shown.contains("secret"));
-        assert_eq!(StoreUrl::new("nonsense".to_owned()).to_string(), "nonsense");
-    }
-
-    #[test]
     fn a_mount_by_root_admits_all_users() {
         let mut root = settings();
         root.owner = Owner::default();
@@ -513,39 +476,6 @@ mod tests {
         assert_eq!(namespace_name(Some("team/eu")).unwrap(), "team/eu");
         let message = namespace_name(Some("a/../b")).unwrap_err().to_string();
         assert!(message.starts_with("--namespace a/../b: "), "{message}");
-    }
-
-    #[test]
-    fn default_pauses_are_adjusted_to_those_that_are_set() {
-        let ms = Duration::from_millis;
-        let told = |given, base: Option<u64>, cap: Option<u64>| {
-            let made = retry(given, base.map(ms), cap.map(ms)).unwrap();
-            (made.count, made.base.as_millis(), made.cap.as_millis())
-        };
-        assert_eq!(told(None, None, None), (10, 100, 15_000));
-        assert_eq!(told(Some(Retry::NONE), None, None).0, 0);
-        assert_eq!(told(Some(Retry::AGGRESSIVE), None, None), (1000, 20, 2000));
-        assert_eq!(
-            told(Some(Retry::AGGRESSIVE), Some(5), None),
-            (1000, 5, 2000)
-        );
-        assert_eq!(told(None, Some(3), Some(40)), (10, 3, 40));
-        // Only one of the two is set: the other one is adjusted.
-        assert_eq!(told(None, None, Some(50)), (10, 50, 50));
-        assert_eq!(
-            told(Some(Retry::AGGRESSIVE), Some(4000), None),
-            (1000, 4000, 4000)
-        );
-        for (flag, base, cap) in [
-            ("--retry-base 0ns", Some(0), None),
-            ("--retry-cap 0ns", None, Some(0)),
-            ("--retry-base 200ms", Some(200), Some(100)),
-            ("--retry-base 16s", Some(16_000), None),
-            ("--retry-cap 16s", None, Some(16_000)),
-        ] {
-            let error = retry(None, base.map(ms), cap.map(ms)).unwrap_err();
-            assert!(error.to_string().starts_with(flag), "{flag}: {error}");
-        }
     }
 
     #[test]
@@ -580,6 +510,12 @@ mod tests {
         assert!(lonely.contains("--read-only"), "{lonely}");
         let writing = refused(|s| s.damaged = true);
         assert!(writing.contains("--damaged"), "{writing}");
+        let both = refused(|s| (s.read_only, s.standby) = (true, true));
+        assert!(both.starts_with("--standby"), "{both}");
+        let damaged = refused(|s| (s.damaged, s.standby) = (true, true));
+        assert!(damaged.starts_with("--damaged"), "{damaged}");
+        let follower = refused(|s| (s.read_only, s.takeover) = (true, Some(Takeover::Now)));
+        assert!(follower.starts_with("--takeover"), "{follower}");
         let often = refused(|s| (s.read_only, s.refresh) = (true, Some(Duration::ZERO)));
         assert!(often.contains("--refresh"), "{often}");
     }

@@ -1,4 +1,4 @@
-//! The wall clock and the source of new ids.
+//! The wall clock, the clock for leases, and the source of new ids.
 //!
 //! Invariant: no other room reads a wall clock or generates a random id, so that a test with an environment of its own
 //! repeats exactly. Pauses and timeouts use tokio's clock, which a test can pause.
@@ -9,13 +9,18 @@ mod seeded;
 #[cfg(test)]
 pub(crate) use seeded::SeededEnv;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
-/// A source of wall-clock time and of ids.
+/// A source of time and of ids.
 pub trait Env: Send + Sync + std::fmt::Debug + 'static {
     /// Reads the wall clock, in nanoseconds since 1970-01-01 UTC. It may stand still or jump back.
     fn now(&self) -> u64;
+
+    /// Reads a clock that never jumps, and that also runs while the process is stopped and while the machine sleeps. Only the difference of
+    /// two readings has a meaning.
+    fn uptime(&self) -> Duration;
 
     /// Generates an id that no other call has returned.
     fn new_id(&self) -> Uuid;
@@ -39,6 +44,12 @@ impl Env for SystemEnv {
             })
     }
 
+    fn uptime(&self) -> Duration {
+        let time = clock_gettime(ClockId::Boottime);
+        let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos)
+    }
+
     #[allow(
         clippy::disallowed_methods,
         reason = "this is the one place that generates ids"
@@ -58,6 +69,8 @@ mod tests {
     #[test]
     fn the_system_clock_runs_and_its_ids_differ() {
         assert!(SystemEnv.now() > PAST);
+        let earlier = SystemEnv.uptime();
+        assert!(SystemEnv.uptime() >= earlier && earlier > Duration::ZERO);
         assert_ne!(SystemEnv.new_id(), SystemEnv.new_id());
     }
 }

@@ -102,6 +102,9 @@ impl Tasks {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        if LocalKey::with(&BLOCKING_INLINE, Cell::get) {
+            return self.spawn(name, async move { work() });
+        }
         let member = self.enter(name);
         self.handle.spawn_blocking(move || {
             let _member = member;
@@ -170,6 +173,17 @@ impl Tasks {
 thread_local! {
     /// Whether this thread is in the first poll of [`Tasks::start`].
     static FIRST_POLL: Cell<bool> = const { Cell::new(false) };
+}
+
+thread_local! {
+    /// Whether blocking work that this thread starts runs on the runtime's own thread.
+    static BLOCKING_INLINE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets blocking work that this thread starts run as tasks of the runtime, from now on: for a simulation, which repeats exactly only if nothing
+/// runs beside it.
+pub fn run_blocking_inline() {
+    LocalKey::with(&BLOCKING_INLINE, |inline| Cell::set(inline, true));
 }
 
 /// Marks the thread during the first poll of [`Tasks::start`].

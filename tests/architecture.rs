@@ -257,12 +257,16 @@ fn the_format_page_agrees_with_the_code() {
     );
 }
 
-/// Every test that docs/SEMANTICS.md names exists.
+/// Every test that docs/SEMANTICS.md and docs/THREATS.md name exists.
 #[test]
-fn the_tests_that_the_semantics_page_names_exist() {
-    let page = std::fs::read_to_string(root().join("docs/SEMANTICS.md")).expect("SEMANTICS.md");
+fn the_tests_that_the_pages_of_promises_name_exist() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).ok();
-    check(pages::missing_tests(&page, read));
+    let mut findings = Vec::new();
+    for title in ["SEMANTICS.md", "THREATS.md"] {
+        let page = read(&format!("docs/{title}")).expect(title);
+        findings.extend(pages::missing_tests(title, &page, read));
+    }
+    check(findings);
 }
 
 /// Every name of the code that docs/GLOSSARY.md has exists.

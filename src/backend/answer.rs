@@ -2,19 +2,22 @@
 //! proxy, or a damaged response.
 //!
 //! Such a response becomes a failed request, which the library repeats: an HTML page must not be taken for an empty listing,
-//! nor the 200 of a captive portal for a stored object.
+//! nor the 200 of a captive portal for a stored object. Nor is more of a response kept in memory than such a response of a store has.
 //! Invariant: no response that S3, Google Cloud Storage or Azure may send is refused. The content of objects is verified where
 //! its format is known.
 
+use super::bounds::count_page;
 use crate::sync::Arc;
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
     ReqwestConnector,
 };
 use std::borrow::Cow;
+use std::time::Duration;
 use url::form_urlencoded;
 
 /// Why a response cannot be from an object store.
@@ -191,13 +194,14 @@ async fn from_store(
             Ok(response)
         }
         (RequestClass::Listing { root, prefix }, 200) => {
-            let (response, body) = buffered(response).await?;
+            let (response, body) = buffered(response, DOCUMENT_MAX).await?;
+            endless(count_page(body.len()))?;
             document(&body, root)?;
             of_prefix(&body, prefix.as_deref())?;
             Ok(response)
         }
         (RequestClass::Document { root }, 200) => {
-            let (response, body) = buffered(response).await?;
+            let (response, body) = buffered(response, DOCUMENT_MAX).await?;
             document(&body, root)?;
             Ok(response)
         }
@@ -206,15 +210,17 @@ async fn from_store(
         (RequestClass::Delete, 200) if !is_signed(&response) => {
             Err(InvalidResponse::new("it says 200 to a deletion").into())
         }
-        (RequestClass::Head, _) | (_, 500..) => Ok(response),
+        (RequestClass::Head, _) => Ok(response),
+        (_, 500..) => Ok(with_short_text(response).await),
         (_, 404) => absent(response, None).await,
         (_, 400..=499) => {
-            let (response, body) = buffered(response).await?;
+            let (response, body) = buffered(response, ERROR_MAX).await?;
             match is_html(&body) {
                 true => Err(page().into()),
                 false => Ok(response),
             }
         }
+        (RequestClass::Other, 200..=299) => Ok(buffered(response, DOCUMENT_MAX).await?.0),
         _ => Ok(response),
     }
 }
@@ -223,12 +229,12 @@ async fn from_store(
 /// library would panic over it.
 async fn from_credentials(response: HttpResponse) -> Result<HttpResponse, HttpError> {
     if !response.status().is_success() {
-        return Ok(response);
+        return Ok(with_short_text(response).await);
     }
     if is_html_by_header(&response) {
         return Err(page().into());
     }
-    let (response, body) = buffered(response).await?;
+    let (response, body) = buffered(response, ERROR_MAX).await?;
     if is_html(&body) {
         return Err(page().into());
     }
@@ -303,7 +309,7 @@ fn whole_range(response: &HttpResponse) -> Result<(), InvalidResponse> {
 
 /// Checks that a 404 is from a store, which sends an error document or its own headers; others may be from a proxy.
 async fn absent(response: HttpResponse, path: Option<&str>) -> Result<HttpResponse, HttpError> {
-    let (response, body) = buffered(response).await?;
+    let (response, body) = buffered(response, ERROR_MAX).await?;
     let text = String::from_utf8_lossy(&body);
     if !text.contains("<Code>") && !is_signed(&response) {
         let wrong = "it says 404 without an object store's error document";
@@ -332,13 +338,53 @@ fn is_signed(response: &HttpResponse) -> bool {
         .any(|name| response.headers().contains_key(*name))
 }
 
-/// Reads the body, which must be small.
-async fn buffered(response: HttpResponse) -> Result<(HttpResponse, Bytes), HttpError> {
+/// The longest document, in bytes: a page of a listing has at most 5,000 objects with keys of at most 1,024 bytes.
+const DOCUMENT_MAX: usize = 32 << 20;
+
+/// The longest body of an error or of a credential service, in bytes.
+const ERROR_MAX: usize = 1 << 20;
+
+/// The longest wait for the text of an error; the error counts without it.
+const ERROR_WAIT: Duration = Duration::from_secs(2);
+
+/// Reads the body, of at most `most` bytes. Memory is allocated as they come, whatever length the response announces.
+async fn buffered(response: HttpResponse, most: usize) -> Result<(HttpResponse, Bytes), HttpError> {
     let (parts, body) = response.into_parts();
-    // A truncated body makes the library repeat the request.
-    let again = |error: HttpError| HttpError::new(HttpErrorKind::Request, error);
-    let body = body.bytes().await.map_err(again)?;
+    let (mut chunks, mut read) = (body.bytes_stream(), BytesMut::new());
+    while let Some(chunk) = chunks.next().await {
+        // A truncated body makes the library repeat the request.
+        let chunk = chunk.map_err(|error| HttpError::new(HttpErrorKind::Request, error))?;
+        if chunk.len() > most - read.len() {
+            return Err(InvalidResponse::new(format!("it has more than {most} bytes")).into());
+        }
+        read.extend_from_slice(&chunk);
+    }
+    let body = read.freeze();
     Ok((HttpResponse::from_parts(parts, body.clone().into()), body))
+}
+
+/// Returns an error of the store with the beginning of its text, which the library would read to its end.
+async fn with_short_text(response: HttpResponse) -> HttpResponse {
+    let (parts, body) = response.into_parts();
+    let (mut chunks, mut read) = (body.bytes_stream(), BytesMut::new());
+    let reading = async {
+        while read.len() < ERROR_MAX
+            && let Some(Ok(chunk)) = chunks.next().await
+        {
+            let len = chunk.len().min(ERROR_MAX - read.len());
+            read.extend_from_slice(&chunk[..len]);
+        }
+    };
+    if tokio::time::timeout(ERROR_WAIT, reading).await.is_err() {
+        tracing::debug!(status = %parts.status, "the text of an error does not end");
+    }
+    let text = String::from_utf8_lossy(&read).into_owned();
+    HttpResponse::from_parts(parts, text.into())
+}
+
+/// Makes the error that the library does not repeat: the next attempt would read as much again.
+fn endless(counted: Result<(), String>) -> Result<(), HttpError> {
+    counted.map_err(|why| HttpError::new(HttpErrorKind::Unknown, InvalidResponse(why)))
 }
 
 /// Checks that the body is a complete document; the library's parser takes any other body for an empty listing.
@@ -401,6 +447,50 @@ fn unescaped(text: &str) -> String {
     entities.iter().fold(text.to_owned(), |text, (name, sign)| {
         text.replace(name, sign)
     })
+}
+
+/// Judges a response: a byte says to what, three lines are headers, the rest is the body. Tells whether it is passed on.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz_response(bytes: &[u8]) -> bool {
+    use futures::FutureExt;
+    let Some((choice, rest)) = bytes.split_first() else {
+        return false;
+    };
+    let path = "/bucket/main/log/1".to_owned();
+    let prefix = Some("main/log/".to_owned());
+    let asked = match choice % 5 {
+        0 => RequestClass::Object { path, range: true },
+        1 => RequestClass::Object { path, range: false },
+        2 => RequestClass::Listing {
+            root: "ListBucketResult",
+            prefix,
+        },
+        3 => RequestClass::Document {
+            root: "DeleteResult",
+        },
+        _ => RequestClass::Delete,
+    };
+    let mut parts = rest.splitn(4, |byte| *byte == b'\n');
+    let mut headers = Vec::new();
+    for name in ["content-range", "content-length", "content-type"] {
+        let text = std::str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();
+        headers.extend(text.parse().ok().map(|value| (name, value)));
+    }
+    let body = Bytes::copy_from_slice(parts.next().unwrap_or_default());
+    let mut response = HttpResponse::new(body.into());
+    let status = [200_u16, 206, 404, 403][usize::from(choice / 5 % 4)];
+    if let Ok(status) = status.try_into() {
+        *response.status_mut() = status;
+    }
+    if let Ok(tag) = "\"1\"".parse() {
+        response.headers_mut().insert("etag", tag);
+    }
+    for (name, value) in headers {
+        response.headers_mut().insert(name, value);
+    }
+    // Nothing of it waits: the body is there.
+    let passed = from_store(&asked, response).now_or_never();
+    passed.is_some_and(|passed| passed.is_ok())
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What every store must do for us, one function per promise; each test of `tests.rs` runs all of them on one store.
 
-use super::{Backend, BackendError};
+use super::{Backend, BackendError, ObjectState, Replaced};
 use crate::env::SeededEnv;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
+use std::time::Duration;
 
 /// How a server creates an object on condition that it does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub(super) async fn all(backend: &Backend, creation: Creation) {
         Creation::TwoSteps => 5,
     };
     of_many_creators_one_wins(&backend.child("race"), races).await;
+    a_state_is_replaced_once(&backend.child("replace")).await;
     a_deleted_object_is_gone(&backend.child("delete")).await;
     listings_are_sorted_and_whole(&backend.child("list")).await;
     listings_begin_behind_an_offset(&backend.child("offset")).await;
@@ -111,6 +113,33 @@ async fn of_many_creators_one_wins(at: &Backend, races: u32) {
         assert_eq!(at.get(&key).await.unwrap(), bytes(winners[0]));
         return;
     }
+}
+
+async fn a_state_is_replaced_once(at: &Backend) {
+    let limit = Duration::from_secs(10);
+    let replace = async |old: Option<&ObjectState>, text| {
+        at.replace("k", old, bytes(text), limit).await.unwrap()
+    };
+    assert_eq!(at.state("k", limit).await.unwrap(), None);
+    let Replaced::Written(first) = replace(None, "first").await else {
+        panic!("there was no object")
+    };
+    assert_eq!(replace(None, "other").await, Replaced::Changed);
+    assert_eq!(at.state("k", limit).await.unwrap().as_ref(), Some(&first));
+    let Replaced::Written(second) = replace(Some(&first), "second").await else {
+        panic!("the object was not changed")
+    };
+    assert_eq!(second.bytes(), &bytes("second"));
+    let Replaced::Written(third) = replace(Some(&second), "third").await else {
+        panic!("the object was not changed")
+    };
+    for stale in [&first, &second] {
+        assert_eq!(replace(Some(stale), "stale").await, Replaced::Changed);
+    }
+    assert_eq!(at.get("k").await.unwrap(), bytes("third"));
+    at.delete("k").await.unwrap();
+    assert_eq!(replace(Some(&third), "gone").await, Replaced::Changed);
+    assert_eq!(at.state("k", limit).await.unwrap(), None);
 }
 
 async fn a_deleted_object_is_gone(at: &Backend) {

@@ -4,9 +4,11 @@
 //! Invariant: every request of this program, also of the index, passes one [`CountedStore`]. A request is one call of
 //! `ObjectStore`; retries and pages inside a call are not counted.
 
+use super::bounds::{BodyRest, ListingSize, READ_MAX, read_len, with_all_pages};
 use super::error::{BackendError, undecided};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -174,7 +176,8 @@ impl ObjectStore for CountedStore {
         let head = options.head;
         let mut result = self.tally.outcome(self.inner.get_opts(at, options).await)?;
         if !head {
-            result.payload = self.counted_payload(result.payload, &result.range);
+            let len = self.tally.outcome(read_len(&result.range, READ_MAX))?;
+            result.payload = self.counted_payload(at, result.payload, len);
         }
         Ok(result)
     }
@@ -195,9 +198,10 @@ impl ObjectStore for CountedStore {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         add(&self.tally.list, 1);
         let tally = Arc::clone(&self.tally);
+        let mut size = ListingSize::default();
         self.inner
             .list(prefix)
-            .map(move |result| tally.outcome(result))
+            .map(move |result| tally.outcome(result.and_then(|found| size.add(found))))
             .boxed()
     }
 
@@ -211,17 +215,18 @@ impl ObjectStore for CountedStore {
         add(&self.tally.list, 1);
         let tally = Arc::clone(&self.tally);
         let behind = offset.clone();
+        let mut size = ListingSize::default();
         self.inner
             .list_with_offset(prefix, offset)
-            .map(move |result| tally.outcome(result))
+            .map(move |result| tally.outcome(result.and_then(|found| size.add(found))))
             .try_filter(move |found| std::future::ready(found.location > behind))
             .boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         add(&self.tally.list, 1);
-        self.tally
-            .outcome(self.inner.list_with_delimiter(prefix).await)
+        let listing = with_all_pages(self.inner.list_with_delimiter(prefix));
+        self.tally.outcome(listing.await)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
@@ -232,25 +237,22 @@ impl ObjectStore for CountedStore {
 }
 
 impl CountedStore {
-    /// Counts the bytes of a body while it is read; those of a local file at once.
-    fn counted_payload(
-        &self,
-        payload: GetResultPayload,
-        range: &std::ops::Range<u64>,
-    ) -> GetResultPayload {
+    /// Counts the bytes of a body of `len` bytes while it is read; those of a local file at once. A longer body ends with an error.
+    fn counted_payload(&self, at: &Path, payload: GetResultPayload, len: u64) -> GetResultPayload {
         let tally = Arc::clone(&self.tally);
         match payload {
-            GetResultPayload::Stream(stream) => GetResultPayload::Stream(
-                stream
-                    .map(move |chunk| {
-                        let chunk = tally.outcome(chunk)?;
-                        add(&tally.bytes_down, chunk.len() as u64);
-                        Ok(chunk)
-                    })
-                    .boxed(),
-            ),
+            GetResultPayload::Stream(stream) => {
+                let (at, mut rest) = (at.clone(), BodyRest::new(len));
+                let counted = move |chunk: Result<Bytes>| -> Result<Bytes> {
+                    let chunk = tally.outcome(chunk)?;
+                    add(&tally.bytes_down, chunk.len() as u64);
+                    tally.outcome(rest.take(&at, chunk.len()))?;
+                    Ok(chunk)
+                };
+                GetResultPayload::Stream(stream.map(counted).boxed())
+            }
             file => {
-                add(&tally.bytes_down, range.end - range.start);
+                add(&tally.bytes_down, len);
                 file
             }
         }

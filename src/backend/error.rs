@@ -315,7 +315,9 @@ fn shorten(full: &str) -> String {
         .split_whitespace()
         .map(without_query)
         .collect::<Vec<_>>()
-        .join(" ");
+        .join(" ")
+        // A terminal would obey them.
+        .replace(char::is_control, "");
     if text.contains("redirect without LOCATION") {
         text.push_str(" (is the region right?)");
     }
@@ -463,6 +465,9 @@ mod tests {
 
         let told = BackendError::from_store("k", &generic("x".repeat(5000))).to_string();
         assert!(told.len() < 400);
+
+        let told = BackendError::from_store("k", &generic("a\u{1b}[2J \u{9b}b")).to_string();
+        assert!(told.ends_with("a[2J b"), "{told:?}");
     }
 
     #[test]

@@ -40,12 +40,8 @@ impl Backend {
         each: impl FnMut(ObjectInfo) -> Result<(), E> + Send,
     ) -> Result<(), E> {
         let path = self.path(prefix)?;
-        let root = within(
-            self.base.config.deadline,
-            &self.name(prefix),
-            self.check_root(),
-        );
-        root.await?;
+        let place = self.name(prefix);
+        within(self.base.config.deadline, &place, self.check_root()).await?;
         let listing = self.store.list(Some(&path));
         self.each_listed(prefix, listing, each).await
     }

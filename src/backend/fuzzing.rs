@@ -4,6 +4,11 @@ use super::Mark;
 use object_store::path::Path;
 use object_store::{AttributeValue, Attributes};
 
+/// Judges a response of a store.
+pub(crate) fn response(bytes: &[u8]) -> bool {
+    super::answer::fuzz_response(bytes)
+}
+
 /// Reads the mark of an object.
 pub(crate) fn mark(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {

@@ -8,6 +8,7 @@
 
 mod answer;
 mod base;
+mod bounds;
 mod breaker_store;
 mod circuit_breaker;
 mod cloud;
@@ -24,6 +25,7 @@ mod mark;
 mod probe;
 mod range_stream;
 mod redact;
+mod replacement;
 mod root_guard;
 mod temp_files;
 mod upload;
@@ -34,16 +36,19 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use bounds::damage;
 pub use circuit_breaker::{Lane, LaneFailure};
 pub use counters::Counters;
 pub use error::BackendError;
 pub use limits::{BackendConfig, Retry};
 pub(crate) use mark::Mark;
 pub use probe::Probe;
+pub(crate) use replacement::{ObjectState, Replaced};
 pub use temp_files::TempFileLocation;
 
 use crate::sync::{Arc, OnceLock};
 use base::{Base, Tries, prefixed};
+use bounds::READ_MAX;
 use breaker_store::BreakerStore;
 use bytes::Bytes;
 use counters::{CountedStore, Tally};
@@ -250,14 +255,22 @@ impl Backend {
         .await
     }
 
-    /// Reads a whole object.
+    /// Reads a whole object of at most 256 MiB.
     ///
     /// # Errors
-    /// `NotFound`, `Denied`, `Unavailable`.
+    /// `NotFound`, `Denied`, `Unavailable`; `Damaged` if the object is longer.
     pub async fn get(&self, key: &str) -> Result<Bytes, BackendError> {
+        self.get_at_most(key, READ_MAX).await
+    }
+
+    /// As [`Self::get`], of an object that has at most `most` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_at_most(&self, key: &str, most: u64) -> Result<Bytes, BackendError> {
         let path = self.path(key)?;
         self.timed(key, async {
-            match self.fetch(&path, None).await {
+            match self.fetch(&path, None, most).await {
                 Ok((_, bytes)) => Ok(bytes),
                 Err(e) => Err(self.absence(key, &e).await),
             }
@@ -478,7 +491,8 @@ impl Backend {
         range: Range<u64>,
     ) -> Result<Bytes, BackendError> {
         let start = range.start;
-        match self.fetch(path, Some(GetRange::Bounded(range))).await {
+        let read = self.fetch(path, Some(GetRange::Bounded(range)), READ_MAX);
+        match read.await {
             Ok((_, bytes)) => Ok(bytes),
             Err(e) if is_past_end(&e) => Ok(Bytes::new()),
             Err(e) if is_whole(&e) && self.size(key, path).await? <= start => Ok(Bytes::new()),

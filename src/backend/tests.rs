@@ -1,6 +1,7 @@
 //! The contract on the stores at hand, and what only a failing store shows.
 
 pub(crate) mod answers;
+mod excess;
 pub(crate) mod recorded;
 mod requests;
 pub(crate) mod servers;
@@ -162,6 +163,8 @@ enum Fault {
     Unconditional,
     /// Behaves.
     Honest,
+    /// Lists objects with keys of a mebibyte, without an end.
+    EndlessListing,
 }
 
 /// A store that spoils puts, in the order of its script, and behaves afterwards.
@@ -203,7 +206,9 @@ impl ObjectStore for FaultStore {
     ) -> StoreResult<PutResult> {
         let fault = lock(&self.script).pop_front();
         match fault {
-            None | Some(Fault::Honest) => self.inner.put_opts(at, payload, options).await,
+            None | Some(Fault::Honest | Fault::EndlessListing) => {
+                self.inner.put_opts(at, payload, options).await
+            }
             Some(Fault::LostAnswer) => {
                 self.inner.put_opts(at, payload, options).await?;
                 Err(broken())
@@ -243,7 +248,17 @@ impl ObjectStore for FaultStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        self.inner.list(prefix)
+        if !matches!(lock(&self.script).front(), Some(Fault::EndlessListing)) {
+            return self.inner.list(prefix);
+        }
+        let object = ObjectMeta {
+            location: Path::from("k".repeat(1 << 20)),
+            last_modified: Default::default(),
+            size: 1,
+            e_tag: None,
+            version: None,
+        };
+        futures::stream::repeat_with(move || Ok(object.clone())).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {

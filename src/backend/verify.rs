@@ -1,5 +1,6 @@
 //! Reads with verification: an object whose bytes do not verify is read again, until it does or counts as damaged.
 
+use super::bounds::read_len;
 use super::error::{BackendError, Class, ContentMismatch};
 use super::{Backend, Mark};
 use bytes::Bytes;
@@ -19,21 +20,22 @@ const AGAIN: [Duration; 4] = [
 const AGAIN_LOCAL: [Duration; 1] = [Duration::from_millis(50)];
 
 impl Backend {
-    /// Reads a whole object and decodes it with `read`, which returns an error for bytes that are not those of the object. Such
-    /// bytes may come from a proxy, so the object is read again for a few seconds.
+    /// Reads a whole object of at most `most` bytes and decodes it with `read`, which returns an error for bytes that are not those of the
+    /// object. Such bytes may come from a proxy, so the object is read again for a few seconds.
     ///
     /// # Errors
     /// As [`Backend::get`]; `Damaged` if every read returned the same wrong bytes, `Unavailable` if they differed.
     pub async fn get_as<T>(
         &self,
         key: &str,
+        most: u64,
         read: impl Fn(&Bytes) -> Result<T, String>,
     ) -> Result<T, BackendError> {
         let pauses: &[Duration] = match self.is_local() {
             true => &AGAIN_LOCAL,
             false => &AGAIN,
         };
-        let first = self.get(key).await?;
+        let first = self.get_at_most(key, most).await?;
         let mut reason = match read(&first) {
             Ok(value) => return Ok(value),
             Err(reason) => reason,
@@ -42,7 +44,7 @@ impl Backend {
         for pause in pauses {
             tracing::warn!(object = self.name(key), reason, "read again");
             tokio::time::sleep(*pause).await;
-            let bytes = self.get(key).await?;
+            let bytes = self.get_at_most(key, most).await?;
             match read(&bytes) {
                 Ok(value) => return Ok(value),
                 Err(why) => reason = why,
@@ -54,11 +56,12 @@ impl Backend {
         Err(class.error(self.name(key), reason))
     }
 
-    /// Reads an object or a range of it, and verifies it with the object's mark.
+    /// Reads an object or a range of it, at most `most` bytes, and verifies it with the object's mark.
     pub(super) async fn fetch(
         &self,
         path: &Path,
         range: Option<GetRange>,
+        most: u64,
     ) -> Result<(ObjectMeta, Bytes), Error> {
         let mut first: Option<Bytes> = None;
         let mut same = true;
@@ -71,8 +74,9 @@ impl Backend {
             let got = self.store.get_opts(path, options).await?;
             let mark = Mark::of(&got.attributes);
             let (meta, told) = (got.meta.clone(), got.range.clone());
+            let len = read_len(&told, most)?;
             let bytes = got.bytes().await?;
-            let why = match (bytes.len() as u64 == told.end - told.start, mark) {
+            let why = match (bytes.len() as u64 == len, mark) {
                 (false, _) => Some("its length is not the one that was told".to_owned()),
                 (true, None) => None,
                 (true, Some(mark)) => mark.contradicts(path, meta.size).or_else(|| {

@@ -57,12 +57,12 @@ impl Source {
             Self::Memory(bytes) => Self::Memory(bytes.slice(skip as usize..(skip + len) as usize)),
             Self::File { file, position } => Self::File {
                 file: Arc::clone(file),
-                position: position + skip,
+                position: position.saturating_add(skip),
             },
             Self::Zero => Self::Zero,
             Self::Reference { of, position } => Self::Reference {
                 of: *of,
-                position: position + skip,
+                position: position.saturating_add(skip),
             },
         }
     }
@@ -113,7 +113,9 @@ impl Span {
                     file: next_file,
                     position: next_position,
                 },
-            ) if Arc::ptr_eq(file, next_file) && position + self.len == *next_position => {
+            ) if Arc::ptr_eq(file, next_file)
+                && position.checked_add(self.len) == Some(*next_position) =>
+            {
                 self.source.clone()
             }
             (
@@ -122,7 +124,9 @@ impl Span {
                     of: next_of,
                     position: next_position,
                 },
-            ) if of == next_of && position + self.len == *next_position => self.source.clone(),
+            ) if of == next_of && position.checked_add(self.len) == Some(*next_position) => {
+                self.source.clone()
+            }
             (Source::Memory(bytes), Source::Memory(next_bytes)) if len <= MEMORY_JOIN_MAX => {
                 let mut both = BytesMut::with_capacity(len as usize);
                 both.extend_from_slice(bytes);

@@ -137,6 +137,9 @@ async fn write_behind(files: Arc<BlockFiles>, mut queue: mpsc::Receiver<WriteJob
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use block_file::fuzz_file;
+
 #[cfg(test)]
 #[path = "disk_tests.rs"]
 mod tests;

@@ -18,6 +18,8 @@ mod block_key;
 pub(crate) mod budget;
 pub(crate) mod dirty;
 mod disk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod memory;
 mod open;
 pub(crate) mod staging;

@@ -9,8 +9,8 @@
 //! system and block the thread.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -34,7 +34,8 @@ pub(crate) struct StagingDir {
 }
 
 impl StagingDir {
-    /// Opens the directory, and creates it if it is missing; files in it stay. The caller ensures that only one process uses it.
+    /// Opens the directory, and creates it for this user alone if it is missing; files in it stay. The caller ensures that only one process
+    /// uses it. The files have the permissions that the process gives, because one may become an object of a local bucket.
     pub(crate) fn open(path: &Path) -> Result<Self, CacheError> {
         Self::open_with(path, OpenFiles::within_limit())
     }
@@ -48,7 +49,9 @@ impl StagingDir {
     }
 
     fn open_with(path: &Path, open: OpenFiles) -> Result<Self, CacheError> {
-        fs::create_dir_all(path).map_err(|e| CacheError::io("create", path, e))?;
+        let mut private = DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(path);
+        made.map_err(|e| CacheError::io("create", path, e))?;
         Ok(Self {
             path: path.to_path_buf(),
             open: Arc::new(open),
@@ -152,6 +155,12 @@ struct FreeSpace {
 fn parse_name(name: &str) -> Option<u64> {
     let id = u64::from_str_radix(name, 16).ok()?;
     (name == format!("{id:016x}")).then_some(id)
+}
+
+/// Tells whether a name is that of a staging file.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn is_name(name: &str) -> bool {
+    parse_name(name).is_some()
 }
 
 /// Whether the last drop deletes the file.

@@ -21,6 +21,8 @@ use std::process::{Child, Command, Stdio};
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ReadinessMessage {
+    /// The mount is not made yet; says what it waits for. Another line follows.
+    Waiting { message: String },
     /// The mount answers; there may be a remark about it.
     Ready { remark: Option<String> },
     /// The mount could not be made.
@@ -50,6 +52,18 @@ impl ReadinessPipe {
             eprintln!("rewindfs: {remark}");
         }
         self.write(&ReadinessMessage::Ready { remark })
+    }
+
+    /// Reports what the mount waits for.
+    ///
+    /// # Errors
+    /// The parent has ended.
+    pub(super) fn waiting(&self, message: &str) -> io::Result<()> {
+        if let Self::None = self {
+            eprintln!("rewindfs: {message}");
+        }
+        let message = message.to_owned();
+        self.write(&ReadinessMessage::Waiting { message })
     }
 
     /// Reports why there is no mount.
@@ -123,8 +137,16 @@ pub(super) fn launch(
 
 /// Waits for the line of `child`; returns its remark about the mount.
 fn receive_report(stream: UnixStream, mut child: Child) -> Result<Option<String>, CliError> {
-    let mut line = String::new();
-    let read = BufReader::new(stream).read_line(&mut line);
+    let mut lines = BufReader::new(stream);
+    let (mut line, mut read);
+    loop {
+        line = String::new();
+        read = lines.read_line(&mut line);
+        match serde_json::from_str(&line) {
+            Ok(ReadinessMessage::Waiting { message }) => eprintln!("rewindfs: {message}"),
+            _ => break,
+        }
+    }
     match serde_json::from_str(&line) {
         Ok(ReadinessMessage::Ready { remark }) => Ok(remark),
         Ok(ReadinessMessage::Failed {
@@ -135,7 +157,7 @@ fn receive_report(stream: UnixStream, mut child: Child) -> Result<Option<String>
             message,
             usage: false,
         }) => Err(CliError::failure(message)),
-        Err(_) => {
+        Ok(ReadinessMessage::Waiting { .. }) | Err(_) => {
             let ended = match (read, child.wait()) {
                 (Ok(_), Ok(status)) => status.to_string(),
                 (Err(error), _) | (_, Err(error)) => error.to_string(),
@@ -188,7 +210,9 @@ mod tests {
     fn the_report_of_the_child_reaches_the_parent() {
         for (cli_error, status) in [(CliError::usage("a"), 2), (CliError::failure("b"), 1)] {
             let (ours, theirs) = UnixStream::pair().unwrap();
-            ReadinessPipe::Parent(Mutex::new(theirs)).refused(&cli_error);
+            let readiness = ReadinessPipe::Parent(Mutex::new(theirs));
+            readiness.waiting("for another writer").unwrap();
+            readiness.refused(&cli_error);
             let received = receive_report(ours, child("true")).unwrap_err();
             assert_eq!((&received, received.status()), (&cli_error, status));
         }

@@ -15,6 +15,7 @@ mod namespace;
 mod options;
 mod place;
 mod price;
+mod printable;
 mod progress;
 mod read;
 mod salvage;

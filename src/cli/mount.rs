@@ -6,10 +6,11 @@ use super::error::CliError;
 use super::options::FLAGS;
 use super::{log, place, value};
 use crate::config::{Config, Settings, StoreUrl};
-use crate::daemon::{Daemon, DaemonError, Signals};
+use crate::daemon::{Daemon, DaemonError, Signals, tell_waiting};
 use crate::env::{Env, SystemEnv};
 use crate::fs::SyncOn;
 use crate::fuse::MountFlag;
+use crate::store::{Takeover, WaitProgress};
 use crate::sync::Arc;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
@@ -49,6 +50,12 @@ pub(super) struct MountArguments {
     /// With --read-only or --at: show the readable part of a damaged index
     #[arg(long)]
     damaged: bool,
+    /// Follow the writer, refuse every change until it ends or dies, then be the writer
+    #[arg(long)]
+    standby: bool,
+    /// Where another writer may be alive: wait until it ends or is dead, take the namespace from it now, or fail [default: wait]
+    #[arg(long, value_name = "HOW", value_enum)]
+    takeover: Option<TakeoverChoice>,
     /// Give every user access, each with their own rights; always on for root's mounts
     #[arg(long)]
     allow_other: bool,
@@ -93,6 +100,9 @@ pub(super) struct MountArguments {
     /// How long drain and umount wait without progress of the uploads [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     drain_timeout: Option<Duration>,
+    /// After how long without progress of the uploads a write that waits for room fails [default: it waits]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    backend_timeout: Option<Duration>,
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -121,6 +131,13 @@ enum SyncChoice {
     Release,
     Close,
     Interval,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TakeoverChoice {
+    Wait,
+    Now,
+    Never,
 }
 
 /// How `rewindfs mount` continues.
@@ -189,6 +206,12 @@ fn settings(arguments: MountArguments) -> Result<Settings, CliError> {
         at: arguments.at,
         refresh: arguments.refresh,
         damaged: arguments.damaged,
+        standby: arguments.standby,
+        takeover: arguments.takeover.map(|choice| match choice {
+            TakeoverChoice::Wait => Takeover::Wait(WaitProgress::default()),
+            TakeoverChoice::Now => Takeover::Now,
+            TakeoverChoice::Never => Takeover::Never,
+        }),
         allow_other: arguments.allow_other,
         flags: arguments
             .mount_flag
@@ -213,6 +236,7 @@ fn settings(arguments: MountArguments) -> Result<Settings, CliError> {
         umask: arguments.umask,
         deadline: arguments.deadline,
         drain_timeout: arguments.drain_timeout,
+        backend_timeout: arguments.backend_timeout,
         host: place::host(),
         owner: place::owner(),
     })
@@ -239,7 +263,16 @@ impl MountJob {
     pub async fn run(self) -> ExitCode {
         let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let mut signals = Signals::listen();
-        let started = Daemon::start(self.config, self.runtime_directory, env, &mut signals).await;
+        let takeover = self.config.store.takeover.clone();
+        let waiting = tell_waiting(&takeover, |message| self.readiness.waiting(message));
+        let started = Daemon::start(self.config, self.runtime_directory, env, &mut signals);
+        let started = tokio::select! {
+            started = started => started,
+            error = waiting => {
+                tracing::error!(%error, "the command that waits for this mount has ended");
+                return ExitCode::FAILURE;
+            }
+        };
         let daemon = match started {
             Ok(daemon) => daemon,
             Err(error) => {

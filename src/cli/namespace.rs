@@ -2,6 +2,7 @@
 
 use super::connection::ConnectionArguments;
 use super::error::CliError;
+use super::printable::printable;
 use super::value::show_size;
 use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{ConnectionOptions, StoreUrl};
@@ -310,7 +311,7 @@ fn as_text(info: &NamespaceInfo) -> String {
     lines.extend(settings.map(|(key, value)| (format!("set {key}"), value.clone())));
     lines
         .into_iter()
-        .map(|(name, value)| format!("{name:<18} {value}\n"))
+        .map(|(name, value)| format!("{:<18} {}\n", printable(&name), printable(&value)))
         .collect()
 }
 

@@ -227,6 +227,7 @@ fn describe(status: &StatusReport, now: u64, prices: RequestPrices) -> String {
     ];
     lines.extend(shown(status, now).map(|text| ("shown", text)));
     lines.extend(fenced(status));
+    lines.extend(lease(status).map(|told| ("lease", told)));
     lines.extend(conflicts(&status.conflicts).map(|told| ("conflicts", told)));
     lines.extend(waiting(&status.pending));
     lines.push((
@@ -258,6 +259,25 @@ fn describe(status: &StatusReport, now: u64, prices: RequestPrices) -> String {
         .map(|(name, value)| format!("{name:<18} {value}"))
         .collect();
     lines.join("\n")
+}
+
+/// Says what is unusual about the writer's lease; `None` if nothing is.
+fn lease(status: &StatusReport) -> Option<String> {
+    let lease = status.lease.as_ref().filter(|_| !status.fenced)?;
+    let mut parts = Vec::new();
+    if lease.remaining_ms == 0 {
+        parts.push("over, every call is EIO until the bucket answers".to_owned());
+    }
+    if let Some(host) = &lease.watched_by {
+        parts.push(format!("{host} waits for the namespace"));
+    }
+    if lease.lapses > 0 {
+        parts.push(format!(
+            "it was over {} times since the mount",
+            lease.lapses
+        ));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// The lines on the requests of a mount of this age.
@@ -337,6 +357,7 @@ fn waiting(pending: &BacklogReport) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::LeaseReport;
 
     #[test]
     fn pending_changes_are_shown_with_their_age() {
@@ -357,6 +378,18 @@ mod tests {
             places: vec!["d/a".to_owned(), "b".to_owned()],
             dropped: 5,
         };
+        status.lease = Some(LeaseReport {
+            remaining_ms: 0,
+            lapses: 2,
+            watched_by: Some("bob".to_owned()),
+        });
+        let text = describe(&status, 0, RequestPrices::default());
+        assert!(!text.contains("lease"), "{text}");
+        status.fenced = false;
+        let text = describe(&status, 0, RequestPrices::default());
+        let line = "lease              over, every call is EIO until the bucket answers; bob waits for the namespace; it was over 2 times";
+        assert!(text.contains(line), "{text}");
+        status.fenced = true;
         status.shown_ns = Some(0);
         status.at = Some(ShownTime {
             asked: "-1h".to_owned(),

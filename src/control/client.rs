@@ -2,8 +2,11 @@
 
 use super::{ControlError, Request, Response, RuntimeFile, RuntimePaths, StatusReport};
 use crate::verbs::VerbRow;
-use std::io::{self, BufRead, BufReader, Write};
+use rustix::fs::OFlags;
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +16,12 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// How often a caller may do something during its wait for an answer.
 const MEANWHILE: Duration = Duration::from_secs(1);
+
+/// The longest line that a daemon may answer, in bytes.
+const ANSWER_MAX: u64 = 16 << 20;
+
+/// The longest runtime file, in bytes: a path of 4,096 bytes, each written as a number.
+const RUNTIME_FILE_MAX: u64 = 64 << 10;
 
 /// What a daemon answered.
 #[derive(Debug)]
@@ -60,7 +69,7 @@ pub fn ask_while(
     };
     let line =
         exchange(stream, request, meanwhile).map_err(|error| no_answer(error.to_string()))?;
-    match serde_json::from_str(&line) {
+    match serde_json::from_slice(&line) {
         Ok(response) => Ok(DaemonAnswer { response, pid }),
         Err(_) if line.is_empty() => Err(no_answer("it ended".to_owned())),
         Err(error) => Err(no_answer(error.to_string())),
@@ -83,17 +92,17 @@ pub fn status_of(
         path: mountpoint.display().to_string(),
         why,
     };
-    let asking = || -> io::Result<String> {
+    let asking = || -> io::Result<Vec<u8>> {
         stream.set_read_timeout(Some(patience))?;
         let mut text = serde_json::to_vec(&Request::Status)?;
         text.push(b'\n');
         stream.write_all(&text)?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
+        let mut line = Vec::new();
+        read_answer(&mut BufReader::new(stream), &mut line)?;
         Ok(line)
     };
     let line = asking().map_err(|error| no_answer(error.to_string()))?;
-    match serde_json::from_str(&line) {
+    match serde_json::from_slice(&line) {
         Ok(Response::Status(status)) => Ok(Some(*status)),
         Ok(_) => Err(no_answer("it sent no status".to_owned())),
         // It ended between the two.
@@ -124,13 +133,14 @@ pub fn ask_rows(
         .write_all(format!("{text}\n").as_bytes())
         .map_err(failed)?;
     let mut answers = BufReader::new(stream);
-    let mut line = String::new();
+    let mut line = Vec::new();
     loop {
         line.clear();
-        if answers.read_line(&mut line).map_err(failed)? == 0 {
+        read_answer(&mut answers, &mut line).map_err(failed)?;
+        if line.is_empty() {
             return Err(no_answer("it ended".to_owned()));
         }
-        match serde_json::from_str(&line).map_err(|error| failed(error.into()))? {
+        match serde_json::from_slice(&line).map_err(|error| failed(error.into()))? {
             Response::Row { row } => {
                 if each(*row).is_break() {
                     return Ok(None);
@@ -174,18 +184,28 @@ fn exchange(
     mut stream: UnixStream,
     request: Request,
     mut meanwhile: impl FnMut(),
-) -> io::Result<String> {
+) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(&request)?;
     text.push(b'\n');
     stream.write_all(&text)?;
     stream.set_read_timeout(Some(MEANWHILE))?;
     let (mut line, mut answers) = (Vec::new(), BufReader::new(stream));
     loop {
-        match answers.read_until(b'\n', &mut line) {
-            Ok(_) => return String::from_utf8(line).map_err(io::Error::other),
+        match read_answer(&mut answers, &mut line) {
+            Ok(()) => return Ok(line),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => meanwhile(),
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Reads the rest of a line behind what is in `line` already. At the end of the connection `line` may be empty or incomplete.
+fn read_answer(answers: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
+    let rest = ANSWER_MAX.saturating_sub(line.len() as u64);
+    answers.take(rest).read_until(b'\n', line)?;
+    match line.len() as u64 == ANSWER_MAX && !line.ends_with(b"\n") {
+        true => Err(io::Error::other("its answer does not end")),
+        false => Ok(()),
     }
 }
 
@@ -249,7 +269,22 @@ fn runtime_files(directory: &Path) -> impl Iterator<Item = RuntimeFile> {
             path.extension()
                 .is_some_and(|extension| extension == "json")
         })
-        .filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok())
+        .filter_map(|path| serde_json::from_slice(&read_runtime_file(&path).ok()?).ok())
+}
+
+/// Reads a runtime file. Root reads those of other users, so neither a link is followed nor a pipe waited for.
+fn read_runtime_file(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut text = Vec::new();
+    file.take(RUNTIME_FILE_MAX).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Connects to the daemon of `runtime_file`; removes the files of a daemon that has ended.

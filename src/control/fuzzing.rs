@@ -1,6 +1,6 @@
 //! What the fuzzer calls of the control socket.
 
-use super::{Request, Response};
+use super::{Request, Response, RuntimeFile};
 
 /// Reads a request.
 pub(crate) fn request(line: &[u8]) -> bool {
@@ -16,6 +16,15 @@ pub(crate) fn response(line: &[u8]) -> bool {
         return false;
     };
     round_trip(&response)
+}
+
+/// Reads a runtime file, which root reads of other users.
+pub(crate) fn runtime_file(text: &[u8]) -> bool {
+    let Ok(file) = serde_json::from_slice::<RuntimeFile>(text) else {
+        return false;
+    };
+    let _path = file.mountpoint();
+    round_trip(&file)
 }
 
 fn round_trip<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq>(value: &T) -> bool {

@@ -99,7 +99,7 @@ pub struct StatusReport {
     /// The namespace's id.
     #[serde(default)]
     pub uuid: String,
-    /// `read-write` or `read-only`; `read-write, mounted read-only` once mount(8) was told to refuse changes.
+    /// `read-write`, `read-only` or `standby`; `read-write, mounted read-only` once mount(8) was told to refuse changes.
     pub mode: String,
     /// When close(2) returns: `release`, `close` or `interval`.
     pub sync_on: String,
@@ -111,6 +111,9 @@ pub struct StatusReport {
     pub at: Option<ShownTime>,
     /// Whether another writer has taken the namespace; every change is refused then.
     pub fenced: bool,
+    /// The lease of a mount that writes.
+    #[serde(default)]
+    pub lease: Option<LeaseReport>,
     /// The conflicts that this mount found: changes that another writer had superseded.
     pub conflicts: ConflictReport,
     /// Changes that are not yet in the bucket.
@@ -129,6 +132,18 @@ pub struct StatusReport {
     pub requests: RequestReport,
     /// The task that panicked; every call is EIO then.
     pub poisoned: Option<String>,
+}
+
+/// The right to answer as the namespace's writer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeaseReport {
+    /// How long it lasts without another heartbeat in the bucket, in milliseconds.
+    pub remaining_ms: u64,
+    /// How often it was over and not renewed in time; every call was EIO then.
+    pub lapses: u64,
+    /// The machine of a process that waits for the namespace.
+    pub watched_by: Option<String>,
 }
 
 /// The history of the namespace.

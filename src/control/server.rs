@@ -8,12 +8,20 @@ use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 
 /// The longest line a command may send, in bytes: two paths of 4096 bytes, each byte written as a number.
 const LINE_MAX: u64 = 64 << 10;
+
+/// How long a connection may take to send a line.
+const LINE_WAIT: Duration = Duration::from_secs(60);
+
+/// The most connections at a time; further ones wait in the kernel.
+const CONNECTIONS_MAX: usize = 64;
 
 /// How many rows wait for a command that reads slowly.
 const ROWS_AHEAD: usize = 16;
@@ -113,15 +121,21 @@ where
     A: Fn(Request, RowSender) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let accepted = tokio::select! {
+        let accepting = async {
+            let permit = Arc::clone(&connections).acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
             () = tasks.stopped() => return,
-            accepted = listener.accept() => accepted,
+            accepted = accepting => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
                 let answer = Arc::clone(&answer);
                 tasks.spawn("control request", async move {
+                    let _permit = permit;
                     if let Err(error) = serve(stream, &*answer).await {
                         tracing::debug!(%error, "a command ended its connection");
                     }
@@ -130,13 +144,13 @@ where
             Err(error) => {
                 tracing::warn!(%error, "the control socket does not accept a connection");
                 // Most likely the process has no free descriptor: do not spin.
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
     }
 }
 
-/// Answers the lines of one command until it closes the connection.
+/// Answers the lines of one command until it closes the connection, sends a line that is too long, or sends none for a time.
 async fn serve<A, F>(stream: UnixStream, answer: &A) -> io::Result<()>
 where
     A: Fn(Request, RowSender) -> F + Sync,
@@ -147,13 +161,14 @@ where
     let mut line = Vec::new();
     loop {
         line.clear();
-        if (&mut read)
-            .take(LINE_MAX)
-            .read_until(b'\n', &mut line)
-            .await?
-            == 0
-        {
+        let mut limited = (&mut read).take(LINE_MAX);
+        let reading = limited.read_until(b'\n', &mut line);
+        if tokio::time::timeout(LINE_WAIT, reading).await?? == 0 {
             return Ok(());
+        }
+        if line.len() as u64 == LINE_MAX && !line.ends_with(b"\n") {
+            let message = format!("not a command: it has more than {LINE_MAX} bytes");
+            return send(&mut write, &Response::Failed { message }).await;
         }
         let (sender, mut rows) = RowSender::channel(ROWS_AHEAD);
         let request = serde_json::from_slice(&line);

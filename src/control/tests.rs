@@ -252,6 +252,146 @@ async fn a_line_that_is_no_command_is_answered_and_the_next_one_works() {
     assert_eq!(lines[1], "{\"answer\":\"done\"}\n");
 }
 
+/// A connection to the socket of this process.
+fn connected(directory: &Path) -> UnixStream {
+    let stream =
+        UnixStream::connect(RuntimePaths::new(directory, std::process::id()).socket).unwrap();
+    let limit = Some(Duration::from_secs(20));
+    stream.set_read_timeout(limit).unwrap();
+    stream.set_write_timeout(limit).unwrap();
+    stream
+}
+
+/// What is answered to a request for the status.
+fn status_line(stream: &UnixStream) -> String {
+    let (mut line, mut writer) = (String::new(), stream);
+    writer.write_all(b"{\"command\":\"status\"}\n").unwrap();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_without_an_end_is_refused_and_the_next_connection_works() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().to_owned();
+    let _control =
+        Control::open(&directory, Path::new("/mnt/a"), "uuid-a", &tasks(), answer).unwrap();
+    let talk = tasks().blocking("talk", move || {
+        let mut stream = connected(&directory);
+        let mut sent = 0;
+        while sent < 64 << 20 {
+            match stream.write(&[b'x'; 1 << 16]) {
+                Ok(count) => sent += count,
+                // The daemon has closed the connection.
+                Err(_) => break,
+            }
+        }
+        let mut line = String::new();
+        let read = BufReader::new(stream).read_line(&mut line);
+        (
+            sent,
+            line,
+            read.is_ok(),
+            status_line(&connected(&directory)),
+        )
+    });
+    let (sent, line, is_answered, status) = talk.await.unwrap();
+    assert!(sent < 4 << 20, "{sent} bytes were taken");
+    assert!(
+        is_answered && line.contains("more than 65536 bytes"),
+        "{line}"
+    );
+    assert!(status.contains("team/eu"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn further_connections_wait_while_many_are_open() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().to_owned();
+    let _control =
+        Control::open(&directory, Path::new("/mnt/a"), "uuid-a", &tasks(), answer).unwrap();
+    let talk = tasks().blocking("talk", move || {
+        let mut silent: Vec<_> = (0..64).map(|_| connected(&directory)).collect();
+        // Each has been accepted once it was answered.
+        for stream in &silent {
+            assert!(status_line(stream).contains("team/eu"));
+        }
+        let next = connected(&directory);
+        next.set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        (&next).write_all(b"{\"command\":\"status\"}\n").unwrap();
+        let mut byte = [0];
+        let waited = std::io::Read::read(&mut &next, &mut byte).is_err();
+        silent.pop();
+        next.set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(next).read_line(&mut line).unwrap();
+        (waited, line)
+    });
+    let (waited, line) = talk.await.unwrap();
+    assert!(waited, "the 65th connection was served");
+    assert!(line.contains("team/eu"), "{line}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_sends_nothing_is_closed() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().to_owned();
+    let _control =
+        Control::open(&directory, Path::new("/mnt/a"), "uuid-a", &tasks(), answer).unwrap();
+    let socket = RuntimePaths::new(&directory, std::process::id()).socket;
+    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    let mut byte = [0];
+    assert!(stream.try_read(&mut byte).is_err(), "it is open");
+    let end = tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await;
+    assert_eq!(end.unwrap(), 0);
+}
+
+#[test]
+fn files_that_are_no_runtime_files_are_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    let made = std::process::Command::new("mkfifo")
+        .arg(path("1.json"))
+        .status();
+    assert!(made.unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", path("2.json")).unwrap();
+    let long = std::fs::File::create(path("3.json")).unwrap();
+    long.set_len(1 << 40).unwrap();
+    std::fs::create_dir(path("4.json")).unwrap();
+    std::fs::write(path("5.json"), b"{\"pid\":-1}").unwrap();
+    let directories = [root.path().to_owned()];
+    assert!(mountpoints(&directories).is_empty());
+    assert!(mounts_of(&directories, "").is_empty());
+}
+
+#[test]
+fn an_answer_without_an_end_is_no_answer() {
+    let root = tempfile::tempdir().unwrap();
+    let RuntimePaths {
+        runtime_file,
+        socket,
+    } = RuntimePaths::new(root.path(), 1);
+    let listener = UnixListener::bind(socket).unwrap();
+    let text = serde_json::to_vec(&RuntimeFile::new(1, Path::new("/mnt/a"), "")).unwrap();
+    std::fs::write(runtime_file, text).unwrap();
+    let daemon = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(&[b'x'; 1 << 16]).is_ok() {}
+        }
+    });
+    let (directories, mountpoint) = ([root.path().to_owned()], Path::new("/mnt/a"));
+    let asked = ask(&directories, mountpoint, Request::Status);
+    let status = status_of(&directories, mountpoint, Duration::from_secs(20));
+    for error in [asked.unwrap_err(), status.unwrap_err()] {
+        assert!(error.to_string().contains("does not end"), "{error}");
+    }
+    daemon.join().unwrap();
+}
+
 #[tokio::test]
 async fn the_files_of_a_killed_daemon_are_removed() {
     let root = tempfile::tempdir().unwrap();

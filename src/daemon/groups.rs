@@ -10,6 +10,10 @@ pub(super) struct Groups {
     pub(super) requests: Tasks,
     /// Everything from the file system down.
     pub(super) below: Tasks,
+    /// The namespace that a standby follows until it has taken it.
+    pub(super) followed: Tasks,
+    /// The opening of the namespace by a standby.
+    pub(super) standby: Tasks,
     /// The control socket.
     pub(super) commands: Tasks,
     /// System calls that block.
@@ -23,6 +27,8 @@ impl Groups {
         Self {
             requests: group(),
             below: group(),
+            followed: group(),
+            standby: group(),
             commands: group(),
             blocking: group(),
         }
@@ -30,6 +36,8 @@ impl Groups {
 
     /// Names the task that panicked and made every call EIO.
     pub(super) fn poisoned(&self) -> Option<&'static str> {
-        self.below.poisoned().or_else(|| self.requests.poisoned())
+        [&self.below, &self.followed, &self.standby, &self.requests]
+            .into_iter()
+            .find_map(Tasks::poisoned)
     }
 }

@@ -9,7 +9,9 @@
 mod descriptors;
 mod error;
 mod groups;
+mod lease;
 mod shown_time;
+mod standby;
 mod status;
 mod stop;
 mod store_check;
@@ -28,7 +30,9 @@ use crate::verbs::RowSender;
 pub use error::DaemonError;
 use error::not_opened;
 use groups::Groups;
+pub use lease::tell_waiting;
 use sd_notify::NotifyState;
+use standby::Standby;
 use status::StatusCollector;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,8 +92,8 @@ struct Core {
 /// The opened layers below `fuse`.
 #[derive(Debug)]
 struct Layers {
-    namespace: Namespace,
     fs: Arc<FileSystem>,
+    backend: Backend,
     status_collector: StatusCollector,
 }
 
@@ -130,7 +134,8 @@ impl Daemon {
         let ready = move || prepare(&wanted, &directory);
         in_thread(&groups.blocking, "prepare", ready).await??;
         descriptors::raise_limit();
-        let layers = Layers::open(&config, env, &groups).await?;
+        let layers = Layers::open(&config, Arc::clone(&env), &groups).await?;
+        let backend = layers.backend.clone();
 
         let cache_dir = config.store.cache_dir.clone();
         let (fs, mount) = (Arc::clone(&layers.fs), config.mount);
@@ -157,6 +162,16 @@ impl Daemon {
             drain_timeout: config.drain_timeout,
         });
         core.follow_restores(&groups.below);
+        core.follow_lease(&groups.below);
+        if let Some(standby) = config.standby {
+            core.stand_by(Standby {
+                config: standby,
+                backend,
+                name: config.namespace,
+                env,
+                groups: groups.clone(),
+            });
+        }
         match core.listen(runtime_directory, &groups.commands) {
             Ok(control) => Ok(Self {
                 core,
@@ -175,7 +190,7 @@ impl Daemon {
     /// The conflicts of this mount: changes acknowledged here before that another writer had superseded.
     #[must_use]
     pub fn conflicts(&self) -> control::ConflictReport {
-        status::conflicts(&self.core.layers.namespace)
+        status::conflicts(self.core.layers.namespace())
     }
 
     /// The time whose whole tree this mount shows; `None` for a mount of the live tree.
@@ -211,7 +226,10 @@ impl Daemon {
         notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         let broke = self.core.mounted.is_broken();
         self.core.leave().await;
-        let namespace = &self.core.layers.namespace;
+        // It has taken the namespace by now, or never will.
+        self.groups.standby.stop();
+        self.groups.standby.join().await;
+        let namespace = self.core.layers.namespace();
         let shutdown_mode = *lock(&self.core.shutdown_mode);
         let fenced = namespace.is_fenced();
         let mut remark = None;
@@ -263,7 +281,7 @@ impl Core {
         Control::open(
             directory,
             self.mounted.mountpoint(),
-            &self.layers.namespace.uuid().to_string(),
+            &self.layers.namespace().uuid().to_string(),
             tasks,
             move |request, rows| {
                 let core = Arc::clone(&core);
@@ -278,7 +296,7 @@ impl Core {
                 let status = self
                     .layers
                     .status_collector
-                    .status(&self.mounted, &self.layers.namespace);
+                    .status(&self.mounted, self.layers.namespace());
                 return Response::Status(Box::new(status));
             }
             Request::Read { verb } => self.read(&verb, rows).await.map(|()| None),
@@ -311,7 +329,7 @@ impl Core {
     async fn shut_down(self: &Arc<Self>, how: Unmount, timeout_ms: Option<u64>) -> EndResult {
         match self.drain(timeout_ms).await {
             Err(_)
-                if self.layers.namespace.stopped().is_some()
+                if self.layers.namespace().stopped().is_some()
                     || self.layers.status_collector.poisoned().is_some() => {}
             Err(why) => return Err(self.not_uploaded_message(&why)),
             Ok(()) => {}
@@ -324,7 +342,7 @@ impl Core {
         format!(
             "{why}. It is still mounted. Not yet in the bucket: {}. Try again when the store works, or end the mount with \
              `rewindfs umount --keep {}`: the changes stay in {}, and the next mount with this cache directory uploads them",
-            stop::amounts(&self.layers.namespace.tree().pending()),
+            stop::amounts(&self.layers.namespace().tree().pending()),
             self.mounted.mountpoint().display(),
             self.cache_dir.display()
         )
@@ -355,7 +373,7 @@ impl Core {
 
     async fn drain(&self, timeout_ms: Option<u64>) -> Result<(), String> {
         let stall = timeout_ms.map_or(self.drain_timeout, Duration::from_millis);
-        let drained = self.layers.namespace.drain_within(stall).await;
+        let drained = self.layers.namespace().drain_within(stall).await;
         drained.map_err(|error| error.to_string())
     }
 
@@ -387,9 +405,9 @@ impl Layers {
         env: Arc<dyn Env>,
         groups: &Groups,
     ) -> Result<Self, DaemonError> {
-        let how = match config.fs.read_only {
-            true => StoreUse::Follow,
-            false => StoreUse::Write,
+        let how = match (config.fs.read_only, &config.standby) {
+            (true, None) => StoreUse::Follow,
+            (false, _) | (_, Some(_)) => StoreUse::Write,
         };
         let backend = open_store(&config.url, &config.backend, how, env.as_ref()).await?;
         let mut status_collector =
@@ -400,7 +418,11 @@ impl Layers {
         let opened = match config.fs.read_only {
             true => {
                 let follow = config.follow;
-                let (name, tasks) = (&config.namespace, tasks.clone());
+                let name = &config.namespace;
+                let tasks = match &config.standby {
+                    Some(_) => groups.followed.clone(),
+                    None => tasks.clone(),
+                };
                 Namespace::follow(&backend, name, store, follow, env, tasks).await
             }
             false => Namespace::open(&backend, &config.namespace, store, env, tasks.clone()).await,
@@ -409,7 +431,7 @@ impl Layers {
         if !config.fs.read_only {
             let name = config.namespace.clone();
             let clock = Arc::clone(&clock);
-            drop(tasks.spawn("sweep-orphans", sweep(backend, name, clock)));
+            drop(tasks.spawn("sweep-orphans", sweep(backend.clone(), name, clock)));
         }
         let mut shown = config.fs.clone();
         if let Some(time) = &config.at {
@@ -424,17 +446,22 @@ impl Layers {
                 }
             }
         }
-        let fs = FileSystem::new(namespace.clone(), shown, tasks.clone());
+        let fs = FileSystem::new(namespace, shown, tasks.clone());
         Ok(Self {
-            namespace,
             fs: Arc::new(fs),
+            backend,
             status_collector,
         })
     }
 
+    /// The namespace that is served.
+    fn namespace(&self) -> &Namespace {
+        self.fs.namespace()
+    }
+
     /// Closes the namespace and returns `error`.
     async fn give_up(&self, error: impl Into<DaemonError>) -> DaemonError {
-        close(&self.namespace).await;
+        close(self.namespace()).await;
         error.into()
     }
 }

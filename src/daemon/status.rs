@@ -4,8 +4,8 @@ use super::groups::Groups;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::control::{
-    BacklogReport, CompletedReport, ConflictReport, HistoryReport, ReclaimReport, RequestReport,
-    ShownTime, StatusReport, UsageReport,
+    BacklogReport, CompletedReport, ConflictReport, HistoryReport, LeaseReport, ReclaimReport,
+    RequestReport, ShownTime, StatusReport, UsageReport,
 };
 use crate::env::Env;
 use crate::fs::SyncOn;
@@ -17,7 +17,8 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub(super) struct StatusCollector {
     namespace: String,
-    mode: &'static str,
+    /// The mode of the mount while it follows another process.
+    following_mode: &'static str,
     sync_on: &'static str,
     mounted_ns: u64,
     shown_time: Option<ShownTime>,
@@ -36,10 +37,9 @@ impl StatusCollector {
     ) -> Self {
         Self {
             namespace: config.namespace.clone(),
-            mode: if config.fs.read_only {
-                "read-only"
-            } else {
-                "read-write"
+            following_mode: match config.standby {
+                Some(_) => "standby",
+                None => "read-only",
             },
             sync_on: match config.fs.sync_on {
                 SyncOn::Release => "release",
@@ -80,9 +80,10 @@ impl StatusCollector {
             url: self.backend.url().to_owned(),
             namespace: self.namespace.clone(),
             uuid: namespace.uuid().to_string(),
-            mode: match self.mode {
-                "read-write" if mounted.is_read_only() => "read-write, mounted read-only",
-                mode => mode,
+            mode: match namespace.shown() {
+                Some(_) => self.following_mode,
+                None if mounted.is_read_only() => "read-write, mounted read-only",
+                None => "read-write",
             }
             .to_owned(),
             sync_on: self.sync_on.to_owned(),
@@ -90,6 +91,7 @@ impl StatusCollector {
             shown_ns: namespace.shown().map(|at| at.0),
             at: self.shown_time.clone(),
             fenced: namespace.is_fenced(),
+            lease: lease(namespace),
             conflicts: conflicts(namespace),
             pending: backlog(namespace.tree().pending(), self.env.now()),
             usage: UsageReport {
@@ -112,6 +114,16 @@ impl StatusCollector {
             poisoned: self.groups.poisoned().map(str::to_owned),
         }
     }
+}
+
+fn lease(namespace: &Namespace) -> Option<LeaseReport> {
+    let remaining = namespace.lease_remaining()?;
+    let status = namespace.lease_status()?.borrow().clone();
+    Some(LeaseReport {
+        remaining_ms: u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX),
+        lapses: status.lapses,
+        watched_by: status.watched_by,
+    })
 }
 
 fn completed(done: store::CompletedRestore) -> CompletedReport {

@@ -9,7 +9,7 @@ use crate::verbs::{self, ChangeVerb, ReadVerb, RowSender};
 impl Core {
     /// Lets the kernel follow the steps of restores, also of one that an earlier mount has begun.
     pub(super) fn follow_restores(&self, tasks: &Tasks) {
-        let mut steps = self.layers.namespace.history().follow_restores();
+        let mut steps = self.layers.namespace().history().follow_restores();
         let (fs, blocking) = (Arc::clone(&self.layers.fs), self.blocking.clone());
         let ending = tasks.clone();
         let follow = async move {
@@ -34,7 +34,7 @@ impl Core {
     /// Sends the rows of a verb until it is done or the command has gone.
     pub(super) async fn read(&self, verb: &ReadVerb, rows: RowSender) -> Result<(), String> {
         tokio::select! {
-            outcome = verbs::run(&self.layers.namespace, verb, &rows) => {
+            outcome = verbs::run(self.layers.namespace(), verb, &rows) => {
                 outcome.map_err(|error| error.to_string())
             }
             () = rows.closed() => Ok(()),
@@ -60,7 +60,7 @@ impl Core {
         }
         let core = Arc::clone(self);
         let running = self.requests.spawn("verb", async move {
-            let namespace = &core.layers.namespace;
+            let namespace = core.layers.namespace();
             let changed = verbs::change(namespace, &verb, &core.versions_name, &rows).await;
             let changes = changed.map_err(|error| error.to_string())?;
             let fs = Arc::clone(&core.layers.fs);

@@ -1,7 +1,9 @@
 //! An environment for tests: a run with the same seed repeats exactly.
 
 use super::Env;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, OnceLock, lock};
+use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// The first time of a [`SeededEnv`]: 2026-11-20 21:26:48 UTC, in nanoseconds since 1970-01-01 UTC.
@@ -10,16 +12,20 @@ const START: u64 = 1_795_210_008_000_000_000;
 /// The step of the clock per call of [`SeededEnv::now`], in nanoseconds.
 const STEP: u64 = 1_000;
 
-/// A clock that steps with each reading, and ids from a seeded generator.
+/// A clock that steps with each reading, and ids from a seeded generator. Its uptime follows tokio's clock.
 #[derive(Debug)]
 pub(crate) struct SeededEnv {
     state: Mutex<SeededState>,
+    /// When the uptime was read first.
+    started: OnceLock<Instant>,
 }
 
 #[derive(Debug)]
 struct SeededState {
     next_now: u64,
     random: u64,
+    /// How long the machine has slept.
+    slept: Duration,
 }
 
 impl SeededEnv {
@@ -29,7 +35,9 @@ impl SeededEnv {
             state: Mutex::new(SeededState {
                 next_now: START,
                 random: seed,
+                slept: Duration::ZERO,
             }),
+            started: OnceLock::new(),
         }
     }
 
@@ -37,6 +45,11 @@ impl SeededEnv {
     pub(crate) fn go_back(&self, ns: u64) {
         let mut state = lock(&self.state);
         state.next_now = state.next_now.saturating_sub(ns);
+    }
+
+    /// Lets the machine sleep: tokio's clock stands still meanwhile.
+    pub(crate) fn sleep(&self, time: Duration) {
+        lock(&self.state).slept += time;
     }
 
     /// Moves the clock forward by `ns` nanoseconds.
@@ -52,6 +65,11 @@ impl Env for SeededEnv {
         let now = state.next_now;
         state.next_now = now.saturating_add(STEP);
         now
+    }
+
+    fn uptime(&self) -> Duration {
+        let started = self.started.get_or_init(Instant::now);
+        started.elapsed() + lock(&self.state).slept
     }
 
     fn new_id(&self) -> Uuid {

@@ -85,6 +85,9 @@ pub enum FsError {
     /// Another writer has taken the namespace over.
     #[error("fenced: another writer has the namespace")]
     Fenced,
+    /// The writer's lease is over and not yet renewed: another process may have taken the namespace.
+    #[error("the lease of the namespace is over")]
+    LeaseOver,
     /// Bytes do not match their checksum.
     #[error("corrupt: {0}")]
     Corrupt(String),
@@ -125,6 +128,7 @@ impl FsError {
             // POSIX has no error for these; the log and `status` tell which one it was.
             Self::Unavailable(_)
             | Self::Fenced
+            | Self::LeaseOver
             | Self::Corrupt(_)
             | Self::Closed
             | Self::Poisoned(_) => libc::EIO,
@@ -143,6 +147,7 @@ impl FsError {
             }
             // The store has said it, once; it holds for every call from then on.
             Self::Fenced
+            | Self::LeaseOver
             | Self::NotFound
             | Self::Exists
             | Self::NotDirectory

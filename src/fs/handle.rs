@@ -94,7 +94,6 @@ pub(crate) struct OpenFile {
     mapping: Mapping,
     opener: Caller,
     /// That it runs as a program, for as long as the handle is open.
-    #[allow(dead_code, reason = "held for its drop")]
     runs: Option<ProgramUse>,
     author: OnceLock<Author>,
     /// How it is read.
@@ -125,6 +124,26 @@ impl OpenFile {
     /// The same handle, of a file that runs as a program.
     pub(crate) fn running(self, runs: Option<ProgramUse>) -> Self {
         Self { runs, ..self }
+    }
+
+    /// The handle `open`, which reads only, of the same file in the namespace that is served now.
+    pub(crate) fn reopened(open: &Self, file: Arc<File>, runs: Option<ProgramUse>) -> Self {
+        Self {
+            file,
+            access: open.access,
+            mapping: open.mapping,
+            opener: open.opener,
+            runs,
+            author: open.author.clone(),
+            read_ahead: Arc::default(),
+            progress: Mutex::new(Progress::Unchanged),
+            flushed: AsyncMutex::new(None),
+        }
+    }
+
+    /// Tells whether the file runs as a program through this handle.
+    pub(crate) fn is_program(&self) -> bool {
+        self.runs.is_some()
     }
 
     fn by(file: Arc<File>, opener: &Caller, author: OnceLock<Author>, flags: i32) -> Self {
@@ -282,6 +301,13 @@ impl HandleTable {
             });
         }
         Ok(handle)
+    }
+
+    /// Puts another file behind the number of an open handle that reads only.
+    pub(crate) fn replace(&self, number: u64, open: Arc<OpenFile>) {
+        if let Some(mut handle) = self.open.get_mut(&number) {
+            *handle = Handle::File(open);
+        }
     }
 
     /// Finds a handle.

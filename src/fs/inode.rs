@@ -176,6 +176,11 @@ impl LiveTable {
         }
     }
 
+    /// The inodes that the kernel references, without the root.
+    pub(crate) fn referenced(&self) -> Vec<Ino> {
+        self.rows.iter().map(|row| *row.key()).collect()
+    }
+
     /// A name of `ino`.
     pub(crate) fn name_of(&self, ino: Ino) -> Option<(Ino, Bytes)> {
         match &self.rows.get(&ino)?.presence {

@@ -25,6 +25,7 @@ mod model;
 mod named;
 mod ops;
 pub(crate) mod past;
+mod served;
 mod set_ids;
 #[cfg(test)]
 mod testing;
@@ -44,6 +45,7 @@ use crate::fs::inode::{Forgotten, LiveTable, XattrMark};
 use crate::fs::kernel_cache::ForgetCached;
 use crate::fs::listings::Listings;
 use crate::fs::past::{Past, PastNode};
+use crate::fs::served::Served;
 use crate::fs::set_ids::lends_rights;
 use crate::store::{Ino, Namespace, Stat};
 use crate::sync::{Arc, OnceLock};
@@ -60,11 +62,11 @@ pub(crate) enum Node {
 
 /// A namespace as a POSIX file system; used behind an `Arc` by concurrent calls.
 pub struct FileSystem {
-    namespace: Namespace,
-    config: FsConfig,
+    first: Served,
+    /// What a standby serves once it has taken the namespace.
+    taken: OnceLock<Served>,
     tasks: Tasks,
     live: LiveTable,
-    past: Past,
     handles: HandleTable,
     listings: Listings,
     forget: OnceLock<ForgetCached>,
@@ -74,7 +76,7 @@ pub struct FileSystem {
 impl std::fmt::Debug for FileSystem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FileSystem")
-            .field("config", &self.config)
+            .field("config", self.config())
             .field("poisoned", &self.poisoned)
             .finish_non_exhaustive()
     }
@@ -83,16 +85,15 @@ impl std::fmt::Debug for FileSystem {
 impl FileSystem {
     /// Whether another process writes what this mount shows.
     pub fn follows(&self) -> bool {
-        self.config.read_only
+        self.config().read_only
     }
 
     /// Shows `namespace`; a panic in `tasks` fails every later call.
     #[must_use]
     pub fn new(namespace: Namespace, config: FsConfig, tasks: Tasks) -> Self {
         Self {
-            past: Past::new(namespace.clone(), &config),
-            namespace,
-            config,
+            first: Served::new(namespace, config),
+            taken: OnceLock::new(),
             tasks,
             live: LiveTable::default(),
             handles: HandleTable::default(),
@@ -100,6 +101,23 @@ impl FileSystem {
             forget: OnceLock::new(),
             poisoned: OnceLock::new(),
         }
+    }
+
+    fn served(&self) -> &Served {
+        self.taken.get().unwrap_or(&self.first)
+    }
+
+    /// Returns the namespace that is served.
+    pub fn namespace(&self) -> &Namespace {
+        &self.served().namespace
+    }
+
+    fn config(&self) -> &FsConfig {
+        &self.served().config
+    }
+
+    fn past(&self) -> &Past {
+        &self.served().past
     }
 
     /// Makes every later call fail with EIO, after an internal error: nothing more may be acknowledged.
@@ -112,18 +130,15 @@ impl FileSystem {
     /// answered; during a call of the kernel, for attributes only.
     pub fn tell_changes(&self, forget: impl Fn(KernelCache<'_>) + Send + Sync + 'static) {
         let forget: ForgetCached = Arc::new(forget);
-        let of_past = Arc::clone(&forget);
+        self.served().tell_changes(&forget);
         // A file system has one mount, so that there is no second function.
         drop(self.forget.set(forget));
-        self.past.tell_changes(Box::new(move |number| {
-            of_past(KernelCache::Attributes(number));
-        }));
     }
 
     /// Gives back `count` lookups of a number.
     pub fn forget(&self, ino: u64, count: u64) {
         if past::is_past(ino) {
-            self.past.forget(ino, count);
+            self.past().forget(ino, count);
         } else {
             let gone = self.live.forget(Ino(ino), count);
             if gone == Forgotten::Whole {
@@ -139,15 +154,28 @@ impl FileSystem {
         }
         match self.tasks.poisoned() {
             Some(task) => Err(FsError::Poisoned(format!("task {task} panicked"))),
-            None => Ok(()),
+            None if self.namespace().is_lease_held() => Ok(()),
+            None => Err(FsError::LeaseOver),
         }
+    }
+
+    /// Waits a moment for the right to answer, if another process may have taken the namespace.
+    pub async fn lease_renewed(&self) {
+        self.namespace().lease_renewed().await;
+    }
+
+    /// How long the kernel may keep a name or attributes that may be kept for `ttl`: not beyond the writer's lease.
+    fn within_lease(&self, ttl: Duration) -> Duration {
+        self.namespace()
+            .lease_remaining()
+            .map_or(ttl, |remaining| remaining.min(ttl))
     }
 
     /// The node of `ino`.
     fn node(&self, ino: u64) -> FsResult<Node> {
         self.admit()?;
-        if past::is_past(ino) || self.config.shown_at.is_some() {
-            let node = self.past.node(ino).ok_or(FsError::Stale)?;
+        if past::is_past(ino) || self.config().shown_at.is_some() {
+            let node = self.past().node(ino).ok_or(FsError::Stale)?;
             Ok(Node::Past(node))
         } else {
             Ok(Node::Live(Ino(ino)))
@@ -157,7 +185,7 @@ impl FileSystem {
     /// The live inode `ino`, for a change.
     fn writable(&self, ino: u64) -> FsResult<Ino> {
         self.admit()?;
-        if past::is_past(ino) || self.config.read_only {
+        if past::is_past(ino) || self.config().read_only {
             return Err(FsError::ReadOnly);
         }
         Ok(Ino(ino))
@@ -167,7 +195,7 @@ impl FileSystem {
     fn writable_name(&self, parent: u64, name: &[u8]) -> FsResult<Ino> {
         let parent = self.writable(parent)?;
         check_name(name)?;
-        if name == self.config.versions_name {
+        if name == self.config().versions_name {
             return Err(FsError::NotPermitted("the name is reserved for the past"));
         }
         Ok(parent)
@@ -181,7 +209,7 @@ impl FileSystem {
 
     /// The same for a name that was just created, which changed the times of its directory.
     fn made_entry(&self, parent: Ino, name: &[u8], stat: Stat, mark: XattrMark) -> Entry {
-        self.past.changed(parent);
+        self.past().changed(parent);
         self.live_entry(parent, name, stat, mark)
     }
 
@@ -189,7 +217,7 @@ impl FileSystem {
         Entry {
             attr_ttl: self.attr_ttl(&stat),
             stat: self.shown(stat),
-            entry_ttl: self.config.live_ttl,
+            entry_ttl: self.within_lease(self.config().live_ttl),
         }
     }
 
@@ -204,15 +232,15 @@ impl FileSystem {
     fn attr_ttl(&self, stat: &Stat) -> Duration {
         match lends_rights(stat.kind, stat.attrs.mode) {
             true => Duration::ZERO,
-            false => self.config.live_ttl,
+            false => self.within_lease(self.config().live_ttl),
         }
     }
 
     /// Attributes as the mount's options show them.
     fn shown(&self, mut stat: Stat) -> Stat {
-        stat.attrs.uid = self.config.uid.unwrap_or(stat.attrs.uid);
-        stat.attrs.gid = self.config.gid.unwrap_or(stat.attrs.gid);
-        stat.attrs.mode &= !self.config.umask.unwrap_or(0);
+        stat.attrs.uid = self.config().uid.unwrap_or(stat.attrs.uid);
+        stat.attrs.gid = self.config().gid.unwrap_or(stat.attrs.gid);
+        stat.attrs.mode &= !self.config().umask.unwrap_or(0);
         stat
     }
 }

@@ -45,7 +45,7 @@ impl FileSystem {
         if !is_past(ino) {
             let version = timeout(
                 VERSION_WAIT,
-                self.namespace.history().last_version(Ino(ino)),
+                self.namespace().history().last_version(Ino(ino)),
             )
             .await;
             return Named {
@@ -54,7 +54,7 @@ impl FileSystem {
                 version: version.unwrap_or_default(),
             };
         }
-        let node = self.past.node(ino);
+        let node = self.past().node(ino);
         let node = node.as_deref();
         Named {
             path: node.and_then(|node| self.past_path(node, DEPTH_MAX)),
@@ -85,7 +85,7 @@ impl FileSystem {
             LivePlace::Name(dir, name) => return Some(joined(&self.live_path(dir)?, name)),
             LivePlace::Child(_) | LivePlace::Nowhere => {}
         }
-        let above = self.past.node(node.parent())?;
+        let above = self.past().node(node.parent())?;
         let above_path = self.past_path(&above, depth.checked_sub(1)?)?;
         match (above.object().live_place(), place) {
             // A version in `@files/NAME` is one of NAME.

@@ -4,7 +4,8 @@ use super::*;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::SeededEnv;
 use crate::store::{
-    Attrs, CheckpointLimits, GcMode, Kind, Linger, NamespaceConfig, Owner, XattrPresence,
+    Attrs, CheckpointLimits, GcMode, Kind, LeaseTimes, Linger, NamespaceConfig, Owner, Takeover,
+    XattrPresence,
 };
 use crate::sync::{AtomicU64, Ordering};
 use bytes::Bytes;
@@ -69,6 +70,9 @@ pub(crate) async fn world_with(config: FsConfig) -> World {
         reclaim: GcMode::OnRequest,
         grace: Duration::from_secs(3600),
         checkpoints: CheckpointLimits::default(),
+        takeover: Takeover::Now,
+        lease: LeaseTimes::default(),
+        backend_timeout: None,
     };
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let namespace = Namespace::open(

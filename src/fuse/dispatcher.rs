@@ -224,6 +224,11 @@ impl Dispatcher {
             DeadlineClass::Metadata => self.deadline,
             DeadlineClass::Data => self.deadline.saturating_mul(DATA_DEADLINES),
         };
+        let fs = Arc::clone(&self.fs);
+        let work = async move {
+            fs.lease_renewed().await;
+            work.await
+        };
         let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
         let Ok(outcome) = tokio::time::timeout(limit, work.as_mut()).await else {
             reply.fail(Errno::EIO);

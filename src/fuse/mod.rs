@@ -8,6 +8,8 @@
 
 mod adapter;
 mod dispatcher;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod mountpoint;
 mod negotiate;
 mod reply;

@@ -146,6 +146,12 @@ fn parse(text: &[u8]) -> impl Iterator<Item = Mount> {
     })
 }
 
+/// Returns how many mounts a table has.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn count(text: &[u8]) -> usize {
+    parse(text).count()
+}
+
 /// Decodes the kernel's octal escapes, such as `\040` for a space.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
@@ -274,8 +280,12 @@ fn fusermount(mountpoint: &Path, how: Unmount) -> Result<(), MountError> {
     let output = ["fusermount3", "fusermount"]
         .into_iter()
         .map(|program| {
+            // The environment may have credentials, which this program does not need.
+            let path = std::env::vars_os().filter(|(name, _)| name == "PATH");
             Command::new(program)
                 .args([mode, OsStr::new("--"), mountpoint.as_os_str()])
+                .env_clear()
+                .envs(path)
                 .stdin(Stdio::null())
                 .output()
         })

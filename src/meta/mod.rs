@@ -6,6 +6,7 @@
 //! which includes every commit for which [`MetaStore::durable`] has returned.
 //! [`SlateStore`] is the implementation on the bucket, `MemoryStore` the one in memory for tests.
 
+mod bounded;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -18,6 +19,7 @@ mod slate;
 #[cfg(test)]
 mod contract;
 
+pub(crate) use bounded::list_of_at_most;
 pub(crate) use error::MetaError;
 pub(crate) use journal::{Journal, JournalError, JournalSnapshot, JournalToken, Recovered};
 #[cfg(test)]
@@ -55,9 +57,13 @@ pub(crate) enum Change {
     Merge(Bytes),
 }
 
+/// The most rows of a batch that are decoded: those of an operation on a tree of 100,000 names, many times over.
+const ROWS_MAX: usize = 8 << 20;
+
 /// Changes that take effect together, in the order they were added.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Batch {
+    #[serde(deserialize_with = "list_of_at_most::<ROWS_MAX, _, _>")]
     rows: Vec<(Bytes, Change)>,
 }
 

@@ -52,6 +52,8 @@ pub(crate) use follow::SlateFollower;
 pub(crate) use inspect::{BadObject, Inspection, LastWriterState, inspect};
 pub(crate) use reason::Reason;
 pub(crate) use window_files::TableDisk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use {verified::fuzz_object, window_files::fuzz_window};
 
 /// The time limit of the engine's shutdown; a task in the pause before a retry ends after up to two seconds.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(30);

@@ -7,15 +7,19 @@ use crate::backend::Backend;
 use crate::env::Env;
 use crate::meta::{MetaStore, SlateConfig, SlateStore};
 use crate::store::commit::{epoch_object, log_object};
+use crate::store::lease::acquire::revoke;
 use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::manifest::{Manifest, PARTS, existing_identity};
 use crate::store::schema::merge;
+use crate::store::schema::writer_object;
 
 /// Maximum length of the name and of the value of a setting, in bytes.
 const SETTING_MAX: (usize, usize) = (64, 1024);
-/// Time for a writer to notice that its namespace is being deleted, in a local directory: a writer checks once per second there.
+/// Time for a writer to notice that its namespace is being deleted: it does with its next heartbeat.
+const FENCED: Duration = Duration::from_secs(62);
+/// The same in a local directory: a writer checks once per second there.
 const FENCED_LOCAL: Duration = Duration::from_millis(2500);
 /// The number of objects that are deleted between two reports of progress.
 const AT_ONCE: usize = 1000;
@@ -228,6 +232,7 @@ pub async fn delete_namespace(
     let (place, mut identity) = find(backend, name).await?;
     identity.deleting = true;
     identity.replace(&place).await?;
+    revoke(&place).await?;
     if !place.list("meta").await?.is_empty() {
         let config = SlateConfig {
             local: place.is_local(),
@@ -240,7 +245,7 @@ pub async fn delete_namespace(
         }
         let wait = match place.is_local() {
             true => FENCED_LOCAL,
-            false => SlateConfig::FENCE_NOTICED,
+            false => FENCED,
         };
         progress(DeletionStep::Waiting(wait));
         tokio::time::sleep(wait).await;
@@ -261,8 +266,9 @@ pub async fn delete_namespace(
             progress(DeletionStep::Deleted { gone, of });
         }
     }
+    place.delete(writer_object::KEY).await?;
     Manifest::remove(&place).await?;
-    Ok(gone + 1)
+    Ok(gone + 2)
 }
 
 #[cfg(test)]

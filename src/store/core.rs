@@ -15,6 +15,8 @@ use crate::store::index::directory_policies::DirectoryPolicies;
 use crate::store::index::health::Health;
 use crate::store::index::provisional::ProvisionalStates;
 use crate::store::index::timestamps::Timestamps;
+use crate::store::lease::Lease;
+use crate::store::lease::status::LeaseStanding;
 use crate::store::model::config::NamespaceConfig;
 use crate::store::model::error::StoreError;
 use crate::store::model::policy::Policy;
@@ -44,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) index: Index,
     pub(crate) journal: Arc<Journal>,
     pub(crate) health: Health,
+    /// The right to answer as the namespace's writer; `None` in a follower.
+    pub(crate) lease: Option<Arc<Lease>>,
     /// The row `G A` after the newest commit.
     pub(crate) applied: Mutex<AppliedRow>,
     pub(crate) archived_watermarks: Mutex<ArchivedWatermarks>,
@@ -76,6 +80,39 @@ impl Core {
     /// Makes sure that no number below `next` is given any more.
     pub(crate) fn raise_ids(&self, next: u64) {
         self.ids.fetch_max(next, Ordering::SeqCst);
+    }
+
+    /// Stops the writer for good. The reason is logged once.
+    pub(crate) fn stop_writing(&self, why: StoreError) {
+        if self.health.check().is_ok() {
+            tracing::error!(%why, "stopped writing to the namespace");
+        }
+        self.health.stop(why);
+    }
+
+    /// Stops the writer when its lease is lost, and ends the lease when the index has fenced the writer.
+    pub(crate) fn watch_lease(self: &Arc<Self>) {
+        let Some(lease) = self.lease.clone() else {
+            return;
+        };
+        let core = Arc::clone(self);
+        drop(self.tasks.spawn("lease-lost", async move {
+            let mut status = lease.status();
+            loop {
+                let ended = core.health.ended.notified();
+                if core.health.is_fenced() {
+                    return lease.lose(None);
+                }
+                tokio::select! {
+                    () = core.tasks.stopped() => return,
+                    () = ended => {}
+                    lost = status.wait_for(|status| status.standing != LeaseStanding::Held) => {
+                        drop(lost);
+                        return core.stop_writing(StoreError::Fenced);
+                    }
+                }
+            }
+        }));
     }
 
     /// Appends a record to the journal.

@@ -112,6 +112,7 @@ impl Namespace {
             role,
             journal,
             index: view,
+            lease: None,
         };
         let (namespace, _orphans) = Self::assemble(parts).await?;
         let core = &namespace.core;
@@ -133,7 +134,7 @@ fn own_directory(cache_dir: &Path, uuid: uuid::Uuid) -> Result<(PathBuf, Journal
     let mut busy = StoreError::Closed;
     for number in 0..FOLLOWERS_MAX {
         let dir = cache_dir.join(format!("{uuid}-follower-{number}"));
-        match Journal::open(&dir.join("journal"), uuid) {
+        match Journal::open_in(&dir, uuid) {
             Ok((journal, _nothing)) => {
                 journal.freeze();
                 return Ok((dir, journal));

@@ -3,22 +3,28 @@
 use bytes::Bytes;
 
 use crate::store::commit::log_object::LogObject;
-use crate::store::data::segment;
+use crate::store::data::{extent_map, segment};
 use crate::store::model::policy::Policy;
+use crate::store::model::takeover::dead_after;
+use crate::store::salvage;
 use crate::store::schema::journal_record::Record;
 use crate::store::schema::manifest::Manifest;
 use crate::store::schema::merge::merge as merge_rows;
-use crate::store::schema::object_names::SegmentId;
+use crate::store::schema::object_names::{self, SegmentId};
 use crate::store::schema::tables::{
     AmountTable, CountTable, InodeTable, ROUND_TRIPS, RoundTrip, RowTable, SegmentTable,
 };
-use crate::store::schema::{keys as row_keys, retention_keys};
+use crate::store::schema::writer_object::WriterObject;
+use crate::store::schema::{keys as row_keys, label_keys, retention_keys};
 
 /// Label and decoder of each table.
 pub(crate) const ROWS: &[(&str, RoundTrip)] = ROUND_TRIPS;
 
 /// An identity whose checksum the target adds.
 pub(crate) const MANIFEST: &[u8] = b"{\"format\":1,\"uuid\":\"00000000-0000-0000-0000-000000000001\",\"engine\":\"\",\"engine_version\":\"\",\"created\":0\n}";
+
+/// An object of a writer.
+pub(crate) const WRITER: &[u8] = b"{\"format\":1,\"writer\":\"00000000-0000-0000-0000-000000000001\",\"session\":\"00000000-0000-0000-0000-000000000002\",\"epoch\":1,\"host\":\"a\",\"phase\":\"writing\",\"beat\":1,\"lease_ms\":5000}";
 
 /// Merges the parts of `bytes` in each table that merges. A merge of what cannot be decoded has a result as well.
 pub(crate) fn merge(bytes: &[u8]) -> bool {
@@ -62,6 +68,13 @@ pub(crate) fn keys(bytes: &[u8]) -> bool {
         retention_keys::labeled_record(&key).is_some(),
         retention_keys::label_place(&key).is_some(),
         retention_keys::hour_of_row(&key).is_some(),
+        label_keys::label_slot(&key).is_some(),
+        label_keys::timed_label(&key).is_some(),
+        label_keys::held_version(&key).is_some(),
+        label_keys::lapsing_row(&key).is_some(),
+        !row_keys::entry_name(&key).is_empty(),
+        !row_keys::interval_name(&key).is_empty(),
+        !row_keys::after(&key).is_empty(),
     ];
     found.contains(&true)
 }
@@ -98,12 +111,31 @@ pub(crate) fn record(payload: &[u8]) -> bool {
     true
 }
 
-/// Takes the key of a segment apart.
+/// Takes the slices of two rows of a range, the first over the second; a byte says how long the first is.
+pub(crate) fn slices(bytes: &[u8]) -> bool {
+    extent_map::fuzz_slices(bytes)
+}
+
+/// Finds the states and names that a salvage writes of the records of a journal; a byte before each says how long it is.
+pub(crate) fn salvaged(bytes: &[u8]) -> bool {
+    let (mut records, mut rest) = (Vec::new(), bytes);
+    while let Some((len, behind)) = rest.split_first() {
+        let (record, behind) = behind.split_at(behind.len().min(usize::from(*len)));
+        records.extend(Record::decode(record).ok());
+        rest = behind;
+    }
+    salvage::fuzz_records(records)
+}
+
+/// Takes the key of a segment or of a log object apart.
 pub(crate) fn names(key: &[u8]) -> bool {
     let Ok(key) = std::str::from_utf8(key) else {
         return false;
     };
-    SegmentId::from_key(key).is_some_and(|id| id.key() == key)
+    let log = object_names::object_numbers("log", key);
+    let is_log = log
+        .is_some_and(|(epoch, sequence)| object_names::object_key("log", epoch, sequence) == key);
+    is_log || SegmentId::from_key(key).is_some_and(|id| id.key() == key)
 }
 
 /// Reads `namespace.json`.
@@ -113,6 +145,16 @@ pub(crate) fn manifest(text: &[u8]) -> bool {
         return false;
     };
     Manifest::read(Manifest::seal(text).as_bytes()).is_ok()
+}
+
+/// Decodes the object of a writer, and encodes it again.
+pub(crate) fn writer(bytes: &[u8]) -> bool {
+    let Ok(object) = WriterObject::decode(bytes) else {
+        return false;
+    };
+    let silence = dead_after(object.lease());
+    assert!(silence > object.lease(), "{silence:?}");
+    WriterObject::decode(&object.encode()).as_ref() == Ok(&object)
 }
 
 /// Reads a word of a retention policy, as a command line and `.history/policy` give it.

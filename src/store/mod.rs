@@ -13,6 +13,7 @@ pub(crate) mod fuzzing;
 mod gc;
 mod history;
 mod index;
+mod lease;
 mod model;
 mod namespace;
 mod recovery;
@@ -59,11 +60,13 @@ pub use history::version_list::{Predecessor, VersionList};
 pub use history::versions::DirectoryChange;
 pub use history::view::PastView;
 pub use index::health::{RecoveredConflicts, UploadBacklog, Usage};
+pub use lease::status::{LeaseStanding, LeaseStatus};
 pub use model::config::{CheckpointLimits, GcMode, Linger, NamespaceConfig, Owner, check_name};
 pub use model::error::{Outage, StoreError};
 pub use model::ids::DentryRef;
 pub use model::memory_shares::MEMORY_MIN;
 pub use model::policy::{Due, HistoryMax, Policy, PolicyError, Term, Tier, TimeRule, VersionSpan};
+pub use model::takeover::{AwaitedWriter, LeaseTime, LeaseTimes, Takeover, WaitProgress};
 pub use model::tree_changes::{ChangedName, TreeChanges};
 pub use model::version::{
     AttrChange, Attrs, Author, Content, ContentRef, Displaced, EndOp, Ino, Kind, Op, Origin,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
 
 use crate::backend::{Backend, LaneFailure};
@@ -25,6 +25,10 @@ use crate::store::index::applied::ArchivedWatermarks;
 use crate::store::index::current::Index;
 use crate::store::index::health::{Health, RecoveredConflicts};
 use crate::store::index::timestamps::Timestamps;
+use crate::store::lease::Lease;
+use crate::store::lease::acquire::Waited;
+use crate::store::lease::request::LeaseRequest;
+use crate::store::lease::status::LeaseStatus;
 use crate::store::model::config::{NamespaceConfig, Owner, check_name};
 use crate::store::model::error::StoreError;
 use crate::store::model::memory_shares::MemoryShares;
@@ -73,15 +77,17 @@ pub(crate) struct NamespaceParts {
     pub(crate) role: Role,
     pub(crate) journal: Journal,
     pub(crate) index: Index,
+    /// `None` in a follower.
+    pub(crate) lease: Option<Arc<Lease>>,
 }
 
 impl Namespace {
     /// Opens the namespace `name` of `backend` for writing, creates it if it does not exist, and replays what an
-    /// earlier daemon on this machine acknowledged. Takes the namespace from any other writer.
+    /// earlier daemon on this machine acknowledged. `config.takeover` says what happens while another writer may have it.
     ///
     /// # Errors
     /// `Invalid` for a bad name, `Unavailable` if the bucket does not answer, `Busy` if another process uses the cache
-    /// directory, `Clock` if the machine's clock is more than a day behind the namespace, `Corrupt` for a format that
+    /// directory or may have the namespace, `Clock` if the machine's clock is more than a day behind the namespace, `Corrupt` for a format that
     /// this build does not know, `Damaged` if the index lacks what other objects prove, `Fenced` if another writer
     /// takes the namespace meanwhile.
     pub async fn open(
@@ -95,7 +101,6 @@ impl Namespace {
         let backend = backend.child(name);
         let identity = identity(&backend, env.as_ref()).await?;
         let dir = config.cache_dir.join(identity.uuid.to_string());
-        let meta_store = backend.object_store();
         let shares = MemoryShares::of(config.memory_bytes);
         let slate = SlateConfig {
             local: backend.is_local(),
@@ -110,25 +115,54 @@ impl Namespace {
             ..SlateConfig::new(merge::merge)
         };
         let local = open_local(&dir, identity.uuid)?;
-        // The check comes before the index engine writes anything: the engine would take a missing object for the end
-        // of its log.
-        if let Evidence::Damaged(what) = evidence::examine(&backend, &slate).await? {
-            return Err(StoreError::Damaged(what));
-        }
-        let meta: Arc<dyn MetaStore> = Arc::new(SlateStore::open(meta_store, "meta", slate).await?);
-        let parts = NamespaceParts {
-            config,
-            env,
-            tasks,
-            backend,
-            uuid: identity.uuid,
-            dir,
-            epoch: meta.epoch(),
-            role: Role::Writer,
-            journal: local.journal,
-            index: Index::of_writer(meta).await?,
+        let request = LeaseRequest {
+            backend: &backend,
+            dir: &dir,
+            host: &config.host,
+            env: &env,
+            takeover: &config.takeover,
+            times: config.lease,
         };
-        Self::start_writer(parts, local.records).await
+        // The examination only reads, so that both may run at the same time.
+        let taking = async {
+            let (lease, waited) = Lease::acquire(request).await?;
+            lease.start(&tasks);
+            Ok::<_, StoreError>((lease, waited))
+        };
+        let (taken, mut evidence) = tokio::join!(taking, evidence::examine(&backend, &slate));
+        let (lease, waited) = taken?;
+        if waited == Waited::ForAnother {
+            evidence = evidence::examine(&backend, &slate).await;
+        }
+        let opening = async {
+            // The check comes before the index engine writes anything: the engine would take a missing object for the end
+            // of its log.
+            if let Evidence::Damaged(what) = evidence? {
+                return Err(StoreError::Damaged(what));
+            }
+            let store = SlateStore::open(backend.object_store(), "meta", slate).await?;
+            let meta: Arc<dyn MetaStore> = Arc::new(store);
+            lease.opened(meta.epoch())?;
+            let parts = NamespaceParts {
+                config,
+                env,
+                tasks,
+                uuid: identity.uuid,
+                dir: dir.clone(),
+                epoch: meta.epoch(),
+                role: Role::Writer,
+                journal: local.journal,
+                index: Index::of_writer(meta).await?,
+                lease: Some(Arc::clone(&lease)),
+                backend: backend.clone(),
+            };
+            Self::start_writer(parts, local.records).await
+        };
+        let opened = opening.await;
+        if opened.is_err() {
+            lease.end().await;
+        }
+        opened
     }
 
     /// Recovers what is in the journal and starts the tasks of the writer.
@@ -138,6 +172,7 @@ impl Namespace {
     ) -> Result<Self, StoreError> {
         read_first_rows(&parts.index).await?;
         let (namespace, orphans) = Self::assemble(parts).await?;
+        namespace.core.watch_lease();
         let recovery = Recovery {
             core: Arc::clone(&namespace.core),
             data: Arc::clone(&namespace.data),
@@ -288,6 +323,34 @@ impl Namespace {
         self.core.health.is_fenced()
     }
 
+    /// Tells whether this process may answer for the namespace: a writer needs a lease that is not over.
+    pub fn is_lease_held(&self) -> bool {
+        self.core.lease.as_ref().is_none_or(|lease| lease.is_held())
+    }
+
+    /// Waits a moment for a lease that is over to be renewed.
+    pub async fn lease_renewed(&self) {
+        if let Some(lease) = &self.core.lease {
+            lease.renewed().await;
+        }
+    }
+
+    /// Returns how long the writer's lease lasts without another heartbeat; `None` in a follower.
+    pub fn lease_remaining(&self) -> Option<Duration> {
+        Some(self.core.lease.as_ref()?.remaining())
+    }
+
+    /// Returns what becomes of the writer's lease; `None` in a follower.
+    pub fn lease_status(&self) -> Option<watch::Receiver<LeaseStatus>> {
+        Some(self.core.lease.as_ref()?.status())
+    }
+
+    async fn end_lease(&self) {
+        if let Some(lease) = &self.core.lease {
+            lease.end().await;
+        }
+    }
+
     /// Returns why this process has stopped writing permanently: another writer has the namespace, the index failed, or
     /// a task panicked. `None` while it works.
     #[must_use]
@@ -343,6 +406,7 @@ impl Namespace {
         self.core.health.stop(StoreError::Closed);
         self.core.tasks.stop();
         let closed = self.core.index.writer()?.close().await;
+        self.end_lease().await;
         drained?;
         Ok(closed?)
     }
@@ -364,6 +428,7 @@ impl Namespace {
             Ok(rustix::fs::syncfs(std::fs::File::open(directory)?)?)
         };
         let synced = self.core.tasks.blocking("sync-cache", sync).await;
+        self.end_lease().await;
         let synced = synced.map_err(|_| StoreError::Closed)?;
         synced.map_err(|error| {
             StoreError::Unavailable(format!("the cache directory: {error}").into())
@@ -391,6 +456,7 @@ async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
         index: parts.index,
         journal: Arc::new(parts.journal),
         health: Health::default(),
+        lease: parts.lease,
         ids: AtomicU64::new(applied.next_id.max(2)),
         applied: Mutex::new(applied),
         archived_watermarks: Mutex::new(archived),
@@ -431,7 +497,7 @@ pub(crate) fn open_local(
     dir: &std::path::Path,
     uuid: Uuid,
 ) -> Result<RecoveredJournal, StoreError> {
-    let (journal, recovered) = Journal::open(&dir.join("journal"), uuid)?;
+    let (journal, recovered) = Journal::open_in(dir, uuid)?;
     // The journal stays frozen until the mount is complete, so that a mount that fails leaves every record in place.
     journal.freeze();
     RecoveredJournal::read(journal, recovered)

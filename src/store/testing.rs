@@ -15,7 +15,8 @@ use crate::store::namespace::{NamespaceParts, open_local};
 use crate::store::schema::manifest::identity;
 use crate::store::schema::merge;
 use crate::store::{
-    CheckpointLimits, GcMode, Linger, Namespace, NamespaceConfig, Owner, StoreError,
+    CheckpointLimits, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, Owner, StoreError,
+    Takeover,
 };
 use crate::sync::Arc;
 use crate::task::Tasks;
@@ -61,6 +62,9 @@ impl TestHost {
             reclaim: GcMode::OnRequest,
             grace: Duration::from_secs(3600),
             checkpoints: CheckpointLimits::default(),
+            takeover: Takeover::Now,
+            lease: LeaseTimes::default(),
+            backend_timeout: None,
         };
         let dir = config.cache_dir.join(identity.uuid.to_string());
         let local = open_local(&dir, identity.uuid).unwrap();
@@ -77,6 +81,7 @@ impl TestHost {
             role: Role::Writer,
             journal: local.journal,
             index: Index::of_writer(index).await.unwrap(),
+            lease: None,
         };
         Namespace::start_writer(parts, local.records).await.unwrap()
     }

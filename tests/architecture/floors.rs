@@ -14,6 +14,7 @@ use crate::source::Source;
 const FLOORS: &[&str] = &[
     "model",
     "schema",
+    "lease",
     "index",
     "core.rs",
     "data",

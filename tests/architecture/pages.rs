@@ -1,4 +1,4 @@
-//! Pages of docs/ against the code: a test that SEMANTICS.md names exists in the file it names, and a name of GLOSSARY.md's
+//! Pages of docs/ against the code: a test that SEMANTICS.md or THREATS.md names exists in the file it names, and a name of GLOSSARY.md's
 //! last column exists in the code.
 
 /// The texts between backticks, line breaks as spaces.
@@ -17,9 +17,13 @@ fn has_word(text: &str, word: &str) -> bool {
         .any(|(at, _)| !text[..at].ends_with(joins) && !text[at + word.len()..].starts_with(joins))
 }
 
-/// Tests of SEMANTICS.md, written `path.rs: name` or as a further `name` of three words or more, that the last named file does
+/// Tests of the page `title`, written `path.rs: name` or as a further `name` of three words or more, that the last named file does
 /// not have. `read` gives the text of a file of the project.
-pub(crate) fn missing_tests(page: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+pub(crate) fn missing_tests(
+    title: &str,
+    page: &str,
+    read: impl Fn(&str) -> Option<String>,
+) -> Vec<String> {
     let mut findings = Vec::new();
     let mut file = (String::new(), None);
     for part in quoted(page) {
@@ -38,7 +42,7 @@ pub(crate) fn missing_tests(page: &str, read: impl Fn(&str) -> Option<String>) -
         let (path, text) = &file;
         if is_test && !text.as_ref().is_some_and(|text| has_word(text, &name)) {
             findings.push(format!(
-                "docs/SEMANTICS.md names {path}: {name}, which does not exist"
+                "docs/{title} names {path}: {name}, which does not exist"
             ));
         }
     }
@@ -65,7 +69,7 @@ fn a_test_or_a_type_that_does_not_exist_is_found() {
     let read = |path: &str| (path == "a.rs").then(|| "fn one_two_three() {}".to_owned());
     let page = "It holds. `a.rs:\n  one_two_three`, `one_two`, `copy` `one_two_three_four` `b.rs: one_two_three`";
     assert_eq!(
-        missing_tests(page, read),
+        missing_tests("SEMANTICS.md", page, read),
         [
             "docs/SEMANTICS.md names a.rs: one_two_three_four, which does not exist",
             "docs/SEMANTICS.md names b.rs: one_two_three, which does not exist",

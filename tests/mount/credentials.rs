@@ -86,14 +86,22 @@ fn trailing_white_space_of_a_credential_is_trimmed_and_a_line_break_inside_is_re
     assert!(ran.stderr.contains("--region"), "{ran}");
 }
 
+/// The credentials that a service gives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Issued {
+    pub(crate) key: &'static str,
+    pub(crate) secret: &'static str,
+    pub(crate) session: &'static str,
+}
+
 /// A credentials service as containers have it: it gives credentials for two seconds to a request with its token.
-struct Service {
+pub(crate) struct Service {
     address: SocketAddr,
     token: Arc<Mutex<String>>,
 }
 
 impl Service {
-    fn start(token: &str) -> Self {
+    pub(crate) fn start(token: &str, issued: Issued) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let token = Arc::new(Mutex::new(token.to_owned()));
@@ -118,8 +126,13 @@ impl Service {
                     .output()
                     .unwrap();
                 let expires = String::from_utf8(expires.stdout).unwrap();
+                let Issued {
+                    key,
+                    secret,
+                    session,
+                } = issued;
                 let body = format!(
-                    r#"{{"AccessKeyId":"key","SecretAccessKey":"secret","Token":"session","Expiration":"{}"}}"#,
+                    r#"{{"AccessKeyId":"{key}","SecretAccessKey":"{secret}","Token":"{session}","Expiration":"{}"}}"#,
                     expires.trim()
                 );
                 let body = if right { body } else { String::new() };
@@ -132,6 +145,28 @@ impl Service {
         });
         Self { address, token }
     }
+
+    /// Accepts this token only from now on.
+    pub(crate) fn expect(&self, token: &str) {
+        token.clone_into(&mut self.token.lock().unwrap());
+    }
+
+    /// The variables of a client that has its token in `file`.
+    pub(crate) fn variables(&self, file: &Path) -> Vec<(String, String)> {
+        [
+            (
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                format!("http://{}/", self.address),
+            ),
+            (
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+                file.display().to_string(),
+            ),
+            ("AWS_REGION", "us-east-1".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
 }
 
 #[test]
@@ -139,24 +174,17 @@ fn a_mount_recovers_when_its_token_file_is_valid_again() {
     let Some(server) = S3Server::start() else {
         return;
     };
-    let service = Service::start("token-1");
+    let issued = Issued {
+        key: "key",
+        secret: "secret",
+        session: "session",
+    };
+    let service = Service::start("token-1", issued);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     fs::write(&file, "token-1\n").unwrap();
     let mut place = server.place("token");
-    place.variables = [
-        (
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            format!("http://{}/", service.address),
-        ),
-        (
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-            file.display().to_string(),
-        ),
-        ("AWS_REGION", "us-east-1".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .to_vec();
+    place.variables = service.variables(&file);
     let mut mount = TestMount::start(&place, &["--retries", "2"]);
     fs::write(mount.path("before"), "before\n").unwrap();
     mount.drain();
@@ -167,7 +195,7 @@ fn a_mount_recovers_when_its_token_file_is_valid_again() {
     );
 
     // Renewals fail: the old token is no longer valid, and the new one cannot be sent.
-    "token-2".clone_into(&mut service.token.lock().unwrap());
+    service.expect("token-2");
     fs::write(&file, "tok\nen-2").unwrap();
     std::thread::sleep(Duration::from_millis(2500));
     fs::write(mount.path("meanwhile"), "meanwhile\n").unwrap();

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, CheckpointLimits, GcMode, Kind, Linger, Namespace, NamespaceConfig, NewNode, Owner,
-    PastEntry, ROOT,
+    Author, CheckpointLimits, GcMode, Kind, LeaseTimes, Linger, Namespace, NamespaceConfig,
+    NewNode, Owner, PastEntry, ROOT, Takeover,
 };
 use rewindfs::task::Tasks;
 
@@ -53,6 +53,9 @@ fn config(cache: &Path) -> NamespaceConfig {
         reclaim: GcMode::Always,
         grace: GRACE,
         checkpoints: CheckpointLimits::default(),
+        takeover: Takeover::Now,
+        lease: LeaseTimes::default(),
+        backend_timeout: None,
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
         memory_bytes: 64 << 20,

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::SystemEnv;
 use rewindfs::store::{
-    Author, CheckpointLimits, GRACE, GcMode, Ino, Kind, Linger, Namespace, NamespaceConfig,
-    NewNode, Owner, ROOT,
+    Author, CheckpointLimits, GRACE, GcMode, Ino, Kind, LeaseTimes, Linger, Namespace,
+    NamespaceConfig, NewNode, Owner, ROOT, Takeover,
 };
 use rewindfs::task::Tasks;
 
@@ -240,6 +240,9 @@ fn namespace_config(cache: &Path) -> NamespaceConfig {
         reclaim: GcMode::OnRequest,
         grace: GRACE,
         checkpoints: CheckpointLimits::default(),
+        takeover: Takeover::Now,
+        lease: LeaseTimes::default(),
+        backend_timeout: None,
         cache_dir: cache.to_owned(),
         cache_bytes: 0,
         memory_bytes: 256 << 20,

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use rewindfs::backend::{Backend, BackendConfig};
 use rewindfs::env::{Env, SystemEnv};
 use rewindfs::store::{
-    Author, CheckConfig, CheckpointLimits, GRACE, GcMode, Kind, Linger, Namespace, NamespaceConfig,
-    NewNode, Op, Owner, ROOT, StoreError, check_log,
+    Author, CheckConfig, CheckpointLimits, GRACE, GcMode, Kind, LeaseTimes, Linger, Namespace,
+    NamespaceConfig, NewNode, Op, Owner, ROOT, StoreError, Takeover, check_log,
 };
 use rewindfs::task::Tasks;
 
@@ -384,6 +384,9 @@ impl Racer {
             reclaim: GcMode::OnRequest,
             grace: GRACE,
             checkpoints: CheckpointLimits::default(),
+            takeover: Takeover::Now,
+            lease: LeaseTimes::default(),
+            backend_timeout: None,
             cache_dir: self.cache.path().to_owned(),
             cache_bytes: 0,
             memory_bytes: 32 << 20,

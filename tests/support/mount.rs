@@ -58,6 +58,13 @@ impl TestMount {
         Self::start_by(&["prlimit", &limit], place, &[])
     }
 
+    /// Mounts `place` with a daemon that has this umask.
+    #[track_caller]
+    pub(crate) fn start_with_umask(umask: &str, place: &Place) -> Self {
+        let script = format!("umask {umask}; exec \"$@\"");
+        Self::start_by(&["sh", "-c", &script, "sh"], place, &[])
+    }
+
     #[track_caller]
     fn start_by(starter: &[&str], place: &Place, flags: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
@@ -113,6 +120,7 @@ impl TestMount {
             .arg(PROGRAM)
             .args(mount_arguments(&self.place, &self.root(), &self.cache()))
             .arg("--foreground")
+            .args(self.takeover())
             .args(&self.flags)
             .envs(self.place.variables.iter().cloned())
             .stdin(Stdio::null())
@@ -133,6 +141,21 @@ impl TestMount {
             return;
         }
         panic!("{command:?} did not mount ({ended:?})\n{}", self.log_tail());
+    }
+
+    /// The flags that take the namespace from a daemon that a test has killed or stopped, unless the test says what to do about it.
+    fn takeover(&self) -> &'static [&'static str] {
+        let told = |flag: &String| {
+            let words = ["--takeover", "--standby", "--read-only", "--at"];
+            words.iter().any(|word| flag.starts_with(word))
+                || flag
+                    .split(',')
+                    .any(|word| word == "ro" || word.starts_with("at="))
+        };
+        match self.flags.iter().any(told) {
+            true => &[],
+            false => &["--takeover", "now"],
+        }
     }
 
     /// Kills the daemon with SIGKILL. The stale mount stays.

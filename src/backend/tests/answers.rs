@@ -258,7 +258,7 @@ async fn no_request_is_content_with_what_is_no_stores_answer() {
         );
         for (key, text) in [("a/1", "first"), ("a/2", "second"), ("a/3", "third")] {
             again();
-            let read = backend.get_as(key, |bytes| check(bytes, text)).await;
+            let read = backend.get_as(key, 100, |bytes| check(bytes, text)).await;
             read.unwrap_or_else(|e| panic!("{lie:?}: {e}"));
             again();
             assert_eq!(backend.get(key).await.unwrap(), bytes(text), "{lie:?}");
@@ -302,7 +302,7 @@ async fn the_same_wrong_bytes_each_time_are_damage_and_named() {
             .unwrap();
         let begun = tokio::time::Instant::now();
         let read = backend
-            .get_as("main/namespace.json", |bytes| check(bytes, "{}"))
+            .get_as("main/namespace.json", 100, |bytes| check(bytes, "{}"))
             .await;
         let error = read.unwrap_err();
         assert!(matches!(error, BackendError::Damaged { .. }), "{error}");
@@ -319,7 +319,7 @@ async fn wrong_bytes_that_change_are_no_damage() {
     let turn = AtomicUsize::new(0);
     let writer = backend.clone();
     let (read, ()) = tokio::join!(
-        backend.get_as("k", |bytes| {
+        backend.get_as("k", 100, |bytes| {
             turn.fetch_add(1, crate::sync::Ordering::SeqCst);
             check(bytes, "right")
         }),

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -139,8 +139,13 @@ pub(super) fn read_header(path: &Path, key: FileKey) -> io::Result<Option<Vec<St
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
     }
+    Ok(described(&header, key))
+}
+
+/// The blocks that a header describes; `None` if it is not that of the file of that key.
+fn described(header: &[u8; DESCRIBED], key: FileKey) -> Option<Vec<StoredBlock>> {
     if header[..KEY_END] != key.header() {
-        return Ok(None);
+        return None;
     }
     let mut blocks = Vec::new();
     for (slot, described) in header[KEY_END..].chunks_exact(DESCRIPTION).enumerate() {
@@ -152,7 +157,28 @@ pub(super) fn read_header(path: &Path, key: FileKey) -> io::Result<Option<Vec<St
             blocks.push(StoredBlock { slot, len, crc });
         }
     }
-    Ok(Some(blocks))
+    Some(blocks)
+}
+
+/// Reads a name of 40 bytes, and the descriptions behind it with a head that fits; tells whether the name is one.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::cache) fn fuzz_file(bytes: &[u8]) -> bool {
+    let (name, rest) = bytes.split_at(bytes.len().min(40));
+    let Some(key) = std::str::from_utf8(name).ok().and_then(FileKey::parse) else {
+        return false;
+    };
+    assert!(key.name().as_bytes() == name, "another name");
+    let mut header = [0; DESCRIBED];
+    header[..KEY_END].copy_from_slice(&key.header());
+    let told = rest.len().min(DESCRIBED - KEY_END);
+    header[KEY_END..KEY_END + told].copy_from_slice(&rest[..told]);
+    let blocks = described(&header, key).unwrap_or_default();
+    assert!(
+        blocks
+            .iter()
+            .all(|block| { u64::from(block.len) <= BLOCK && u32::from(block.slot) < FILE_BLOCKS })
+    );
+    true
 }
 
 /// Opens the file of a block to write into it; creates it if it is missing.
@@ -161,6 +187,7 @@ pub(super) fn open_for_write(path: &Path, key: FileKey) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(path)?;
     if file.metadata()?.len() < HEADER {
         let mut header = [0; DESCRIBED];

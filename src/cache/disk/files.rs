@@ -1,8 +1,9 @@
 //! The files of the disk cache, their index in memory, and the limit of what they take.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -120,7 +121,9 @@ impl BlockFiles {
     /// `Io` or `NoSpace` if the directory cannot be created or listed.
     pub(super) fn open(dir: &Path, budget: u64) -> Result<Self, CacheError> {
         let failed = |action| move |error| CacheError::io(action, dir, error);
-        fs::create_dir_all(dir).map_err(failed("create"))?;
+        let mut private = DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(dir);
+        made.map_err(failed("create"))?;
         let mut found = Vec::new();
         for entry in fs::read_dir(dir).map_err(failed("list"))? {
             let entry = entry.map_err(failed("list"))?;

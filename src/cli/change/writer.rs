@@ -11,8 +11,8 @@ use crate::control::{self, Request, Response};
 use crate::daemon::{StoreUse, open_store};
 use crate::env::SystemEnv;
 use crate::store::{
-    CheckpointLimits, GRACE, GcMode, Linger, Namespace, NamespaceConfig, NamespaceInfo, StoreError,
-    show_namespace,
+    CheckpointLimits, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, NamespaceInfo,
+    StoreError, Takeover, show_namespace,
 };
 use crate::sync::Arc;
 use crate::task::Tasks;
@@ -203,6 +203,9 @@ impl OpenWriter {
             reclaim: GcMode::OnRequest,
             grace: GRACE,
             checkpoints: CheckpointLimits::default(),
+            takeover: Takeover::Now,
+            lease: LeaseTimes::default(),
+            backend_timeout: None,
         };
         let opened =
             Namespace::open(backend, &name, config, Arc::new(SystemEnv), tasks.clone()).await;

@@ -9,6 +9,7 @@ use super::retention_cells::{
 use super::shown_time::{show_time, show_until};
 use super::table::{Column, Table, left, right, time};
 use crate::cli::error::CliError;
+use crate::cli::printable::printable;
 use crate::cli::value::show_size;
 use crate::verbs::{
     ChangeRow, EntryRow, ForgetRow, HeldRow, LabelEntry, MatchRow, MomentRow, PathText,
@@ -299,7 +300,7 @@ pub(super) fn tell_truncated(truncated: Option<TruncatedRow>) {
 
 /// A change on a line of its own.
 pub(super) fn change_line(row: &ChangeRow, zone: &TimeZone) -> String {
-    change_cells(row, zone).join("  ")
+    printable(&change_cells(row, zone).join("  "))
 }
 
 fn match_cells(row: &MatchRow, zone: &TimeZone) -> Vec<String> {

@@ -7,13 +7,15 @@ use crate::config::StoreUrl;
 use crate::control::{self, Request, Response};
 use crate::env::SystemEnv;
 use crate::store::{
-    CheckpointLimits, FollowConfig, GRACE, GcMode, Linger, Namespace, NamespaceConfig, OnDamage,
-    Owner, StoreError,
+    CheckpointLimits, FollowConfig, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig,
+    OnDamage, Owner, StoreError, Takeover,
 };
 use crate::sync::Arc;
 use crate::task::Tasks;
 use crate::verbs::{self, ReadVerb, RowSender, VerbRow};
+use std::fs::Permissions;
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -91,6 +93,7 @@ impl RowSource {
         backend.check().await.map_err(refused)?;
         let directory = tempfile::Builder::new()
             .prefix("rewindfs-read-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(place::temporary_directory())
             .map_err(|error| CliError::failure(format!("the temporary directory: {error}")))?;
         let tasks = Tasks::new(Handle::current());
@@ -109,6 +112,9 @@ impl RowSource {
             reclaim: GcMode::OnRequest,
             grace: GRACE,
             checkpoints: CheckpointLimits::default(),
+            takeover: Takeover::Never,
+            lease: LeaseTimes::default(),
+            backend_timeout: None,
         };
         let opened = Namespace::follow(
             &backend,

@@ -1,6 +1,7 @@
 //! Tables with aligned columns. A column is as wide as the widest cell so far; rows wait in groups, so that a long table is printed
 //! as it comes and needs little memory.
 
+use crate::cli::printable::printable;
 use std::io::{self, Write};
 
 /// Rows that are aligned together.
@@ -82,7 +83,8 @@ impl Table {
             let heads = columns.iter().map(|column| column.title.to_owned());
             self.waiting.push(heads.collect());
         }
-        self.waiting.push(row);
+        self.waiting
+            .push(row.iter().map(|cell| printable(cell)).collect());
         if self.waiting.len() <= GROUP {
             return Ok(());
         }
@@ -174,13 +176,19 @@ mod tests {
         let mut table = Table::default();
         table.print(&mut out).unwrap();
         assert!(out.is_empty());
-        for (size, name) in [("1", "a"), ("12345", "caf\u{e9}"), ("7", "")] {
+        for (size, name) in [
+            ("1", "a"),
+            ("12345", "caf\u{e9}"),
+            ("7", ""),
+            ("8", "\u{1b}[2J"),
+        ] {
             let row = vec![size.to_owned(), name.to_owned()];
             table.push(COLUMNS, row, &mut out).unwrap();
         }
         table.print(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert_eq!(text, " SIZE  NAME\n    1  a\n12345  caf\u{e9}\n    7\n");
+        let expected = " SIZE  NAME\n    1  a\n12345  caf\u{e9}\n    7\n    8  \\x1b[2J\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

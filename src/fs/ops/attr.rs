@@ -49,7 +49,7 @@ impl FileSystem {
         match self.node(ino)? {
             Node::Live(ino) => Ok(self.attributes(self.live_stat(ino, handle).await?)),
             Node::Past(node) => {
-                let (stat, ttl) = self.past.stat(&node).await?;
+                let (stat, ttl) = self.past().stat(&node).await?;
                 Ok((self.shown(stat), ttl))
             }
         }
@@ -105,7 +105,7 @@ impl FileSystem {
         if let Some(Ok(Handle::File(open))) = handle.map(|handle| self.handles.get(handle)) {
             return Ok(open.file.stat().await?);
         }
-        match self.namespace.tree().stat(ino).await {
+        match self.namespace().tree().stat(ino).await {
             Err(StoreError::NotFound) => self.live.last_attributes(ino).ok_or(FsError::Stale),
             other => Ok(other?),
         }
@@ -177,7 +177,7 @@ impl FileSystem {
         // A file without a name that no process has open has no content to change, and keeps its set-id bits.
         let _content = match open {
             Some(_) => None,
-            None => Some(self.namespace.tree().file(ino).await?),
+            None => Some(self.namespace().tree().file(ino).await?),
         };
         self.drop_privileges(caller, ino, handle).await?;
         if let Some(open) = open {
@@ -186,7 +186,7 @@ impl FileSystem {
             done?;
         } else {
             let done = self
-                .namespace
+                .namespace()
                 .tree()
                 .truncate(ino, size, &caller.author())
                 .await;
@@ -204,7 +204,7 @@ impl FileSystem {
         change: &SetAttr,
     ) -> FsResult<AttrChange> {
         let time = |time: SetTime| match time {
-            SetTime::Now => self.namespace.wall(),
+            SetTime::Now => self.namespace().wall(),
             SetTime::At(time) => time,
         };
         let mut wanted = AttrChange {

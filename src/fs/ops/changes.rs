@@ -2,7 +2,7 @@
 
 use crate::fs::FileSystem;
 use crate::fs::kernel_cache::KernelCache;
-use crate::store::TreeChanges;
+use crate::store::{ROOT, TreeChanges};
 
 impl FileSystem {
     /// Makes the tables of this room and the kernel follow changes of the tree that no call of the kernel made. The kernel may take locks
@@ -18,7 +18,7 @@ impl FileSystem {
         }
         for ino in &inodes {
             self.live.xattrs_changed(*ino);
-            self.past.changed(*ino);
+            self.past().changed(*ino);
         }
         let Some(forget) = self.forget.get() else {
             return;
@@ -32,5 +32,22 @@ impl FileSystem {
         for ino in &inodes {
             forget(KernelCache::Pages(ino.0));
         }
+    }
+
+    /// Makes the kernel forget the whole live tree, because another process may have changed it. Blocks as [`Self::follow_changes`] does.
+    pub fn forget_tree(&self) {
+        let Some(forget) = self.forget.get() else {
+            return;
+        };
+        for ino in self.live.referenced() {
+            if let Some((parent, name)) = self.live.name_of(ino) {
+                forget(KernelCache::Name {
+                    parent: parent.0,
+                    name: &name,
+                });
+            }
+            forget(KernelCache::Pages(ino.0));
+        }
+        forget(KernelCache::Pages(ROOT.0));
     }
 }

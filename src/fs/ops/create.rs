@@ -33,7 +33,7 @@ impl FileSystem {
         let author = caller.author();
         let node = self.new_node(caller, dir, Kind::File, mode, umask).await?;
         let made = self
-            .namespace
+            .namespace()
             .tree()
             .create_open(dir, name, node, &author)
             .await;
@@ -71,7 +71,7 @@ impl FileSystem {
         match self.node(ino)? {
             Node::Live(ino) => self.open_live(caller, ino, flags).await,
             Node::Past(node) => {
-                let bytes = match self.past.open(&node).await? {
+                let bytes = match self.past().open(&node).await? {
                     PastContent::Stored(bytes) => bytes,
                     PastContent::Made(text) => {
                         return Ok(Opened {
@@ -87,7 +87,7 @@ impl FileSystem {
                 let open = OpenPast {
                     bytes,
                     read_ahead: Arc::default(),
-                    times: self.past.in_use(&node),
+                    times: self.past().in_use(&node),
                     node,
                 };
                 Ok(Opened {
@@ -136,14 +136,14 @@ impl FileSystem {
                 node.rdev = u64::from(rdev);
             }
             let stat = self
-                .namespace
+                .namespace()
                 .tree()
                 .create(dir, name, node, &author)
                 .await?;
             return Ok(self.made_entry(dir, name, stat, mark));
         }
         let (stat, file) = self
-            .namespace
+            .namespace()
             .tree()
             .create_open(dir, name, node, &author)
             .await?;
@@ -175,7 +175,7 @@ impl FileSystem {
             .new_node(caller, dir, Kind::Directory, mode, umask)
             .await?;
         let stat = self
-            .namespace
+            .namespace()
             .tree()
             .create(dir, name, node, &caller.author())
             .await?;
@@ -198,7 +198,7 @@ impl FileSystem {
         let mut node = self.new_node(caller, dir, Kind::Symlink, 0o777, 0).await?;
         node.target = Bytes::copy_from_slice(target);
         let stat = self
-            .namespace
+            .namespace()
             .tree()
             .create(dir, name, node, &caller.author())
             .await?;
@@ -206,21 +206,21 @@ impl FileSystem {
     }
 
     async fn open_live(&self, caller: &Caller, ino: Ino, flags: i32) -> FsResult<Opened> {
-        let file = self.namespace.tree().file(ino).await;
+        let file = self.namespace().tree().file(ino).await;
         let file: Arc<File> = file.map_err(|error| FsError::from(error).by_number())?;
         let runs = match flags & FOR_EXECUTION {
             0 => None,
-            _ => Some(self.namespace.tree().programs().run(ino).await),
+            _ => Some(self.namespace().tree().programs().run(ino).await),
         };
         let open = OpenFile::new(file, caller, flags).running(runs);
         if open.access.writes() {
-            self.namespace.tree().check_writable(ino).await?;
+            self.namespace().tree().check_writable(ino).await?;
         }
         if flags & libc::O_TRUNC != 0 {
             let _not_run = match is_for_writing(flags) {
                 true => None,
                 false => {
-                    let change = self.namespace.tree().programs().change(ino).await;
+                    let change = self.namespace().tree().programs().change(ino).await;
                     Some(change.ok_or(FsError::ProgramRuns)?)
                 }
             };
@@ -250,7 +250,7 @@ impl FileSystem {
         name: &[u8],
         flags: i32,
     ) -> FsResult<(Entry, Opened)> {
-        let found = self.namespace.tree().lookup(dir, name).await?;
+        let found = self.namespace().tree().lookup(dir, name).await?;
         let stat = found.ok_or(FsError::Stale)?;
         match stat.kind {
             Kind::File => {}
@@ -273,7 +273,7 @@ impl FileSystem {
         mode: u32,
         umask: u32,
     ) -> FsResult<NewNode> {
-        let parent = self.namespace.tree().stat(dir).await?.attrs;
+        let parent = self.namespace().tree().stat(dir).await?.attrs;
         let mut node = NewNode {
             kind,
             mode: mode & 0o7777,
@@ -290,7 +290,7 @@ impl FileSystem {
             }
         }
         if kind != Kind::Symlink {
-            let default = self.namespace.tree().get_xattr(dir, DEFAULT).await?;
+            let default = self.namespace().tree().get_xattr(dir, DEFAULT).await?;
             inherit(&mut node, default, umask)?;
         }
         Ok(node)

@@ -57,11 +57,11 @@ impl FileSystem {
                 }
                 let source = DirSource::Live(ino, stat.generation);
                 let listed = self.kept_listing(ino, &stat);
-                (source, !self.config.read_only, listed, None)
+                (source, !self.config().read_only, listed, None)
             }
             Node::Past(node) => {
-                let lasting = self.past.check_opendir(&node).await?;
-                let time = self.past.in_use(&node);
+                let lasting = self.past().check_opendir(&node).await?;
+                let time = self.past().in_use(&node);
                 (DirSource::Past(node), lasting, None, time)
             }
         };
@@ -85,9 +85,9 @@ impl FileSystem {
     /// A number that changes with the names of a live directory, its place, and at the latest when the kernel drops the entries that came
     /// with its listing: the next listing brings them again, where each would be looked up by itself.
     fn listing_stamp(&self, directory: &Stat) -> u64 {
-        let now = self.namespace.wall();
+        let now = self.namespace().wall();
         let period =
-            now.seconds / i64::try_from(self.config.live_ttl.as_secs().max(1)).unwrap_or(1);
+            now.seconds / i64::try_from(self.config().live_ttl.as_secs().max(1)).unwrap_or(1);
         let Time { seconds, nanos } = directory.attrs.ctime;
         let mut hash = DefaultHasher::new();
         (directory.content_stamp, directory.generation).hash(&mut hash);
@@ -161,7 +161,7 @@ impl FileSystem {
         sink: &mut dyn DirSink,
     ) -> FsResult<ReaddirStep> {
         let position = place.position;
-        let Some(listed) = snapshot.at(position, &self.past).await? else {
+        let Some(listed) = snapshot.at(position, &self.past()).await? else {
             return Ok(ReaddirStep::NoMore);
         };
         let ListedName {
@@ -208,7 +208,7 @@ impl FileSystem {
 
     /// The result of a lookup of a name that a listing of the past found.
     async fn enter_past(&self, node: &PastNode, name: &[u8], found: Found) -> FsResult<Entry> {
-        let mut entry = self.past.enter(node, name, found).await?;
+        let mut entry = self.past().enter(node, name, found).await?;
         entry.stat = self.shown(entry.stat);
         Ok(entry)
     }
@@ -218,7 +218,7 @@ impl FileSystem {
         let (dir, generation) = match source {
             DirSource::Live(dir, generation) => (*dir, *generation),
             DirSource::Past(node) => {
-                let (listed, rest) = match self.past.list(node).await? {
+                let (listed, rest) = match self.past().list(node).await? {
                     Listing::Whole(listed) => (listed, None),
                     Listing::Drawn(names) => (Vec::new(), Some(UnreadNames::Past(names))),
                 };
@@ -226,8 +226,8 @@ impl FileSystem {
                 return Ok(self.listings.snapshot(names));
             }
         };
-        let parent = self.namespace.tree().parent(dir).await?;
-        let stat = self.namespace.tree().stat(dir).await?;
+        let parent = self.namespace().tree().parent(dir).await?;
+        let stat = self.namespace().tree().stat(dir).await?;
         if stat.generation != generation {
             return Err(FsError::NotFound);
         }
@@ -236,9 +236,9 @@ impl FileSystem {
         if let Some(listing) = self.listings.get(dir, stamp) {
             return Ok(listing);
         }
-        let rest = UnreadNames::Live(self.namespace.tree().list(dir).await?);
+        let rest = UnreadNames::Live(self.namespace().tree().list(dir).await?);
         let mut names = DirSnapshot::new(ino, parent.0, Vec::new(), Some(rest));
-        if !self.config.read_only {
+        if !self.config().read_only {
             names = names.stamped(stamp);
         }
         Ok(self.listings.snapshot(names))
@@ -262,7 +262,7 @@ impl FileSystem {
     /// The names of a live directory, if the kernel may still use what it has of them. Changes of the writer's own kernel make it drop what
     /// it keeps; the stamp tells about the others. A follower's directory may get an older name after a newer one, and the stamp stays.
     fn kept_listing(&self, directory: Ino, stat: &Stat) -> Option<Arc<SharedSnapshot>> {
-        if self.config.read_only {
+        if self.config().read_only {
             return None;
         }
         let stamp = self.listing_stamp(stat);

@@ -10,7 +10,7 @@ impl FileSystem {
     /// # Errors
     /// `NoAttribute` if it has none; `Stale` when it was removed.
     pub(super) async fn own_policy(&self, ino: Ino) -> FsResult<Bytes> {
-        let policy = self.namespace.retention().own_policy(ino).await?;
+        let policy = self.namespace().retention().own_policy(ino).await?;
         let policy = policy.ok_or(FsError::NoAttribute)?;
         let words = policy.limits().into_iter();
         let words: Vec<String> = words
@@ -37,7 +37,7 @@ impl FileSystem {
             }
             value.map(of_value).transpose()
         };
-        let retention = self.namespace.retention();
+        let retention = self.namespace().retention();
         Ok(retention.change_directory_policy(ino, change).await?)
     }
 }

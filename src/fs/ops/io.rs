@@ -76,8 +76,8 @@ impl FileSystem {
             Handle::File(open) => Ok(open.read(offset, len).await?),
             Handle::Past(open) => {
                 let runs = &open.read_ahead;
-                self.past.read_ahead(&open.node, runs, offset, len).await;
-                self.past.read(&open.node, offset, len).await
+                self.past().read_ahead(&open.node, runs, offset, len).await;
+                self.past().read(&open.node, offset, len).await
             }
             Handle::Text(text) => Ok(part(text, offset, len)),
             Handle::Dir(_) => Err(FsError::IsDirectory),

@@ -20,7 +20,7 @@ impl FileSystem {
         let Some(node) = self.changeable(parent)? else {
             return Ok(None);
         };
-        let directory = self.past.labels_of(&node);
+        let directory = self.past().labels_of(&node);
         Ok(directory.map(|directory| LabelPlace { directory, node }))
     }
 
@@ -32,11 +32,11 @@ impl FileSystem {
         name: &[u8],
     ) -> FsResult<Entry> {
         check_name(name)?;
-        let (history, author) = (self.namespace.history(), caller.author());
+        let (history, author) = (self.namespace().history(), caller.author());
         history
             .create_label(labels.directory, name, None, &author)
             .await?;
-        let mut entry = self.past.lookup(caller, &labels.node, name).await?;
+        let mut entry = self.past().lookup(caller, &labels.node, name).await?;
         entry.stat = self.shown(entry.stat);
         Ok(entry)
     }
@@ -53,7 +53,7 @@ impl FileSystem {
         if !matches!(flags, 0 | libc::RENAME_NOREPLACE) {
             return Err(FsError::Invalid("rename flags".to_owned()));
         }
-        let history = self.namespace.history();
+        let history = self.namespace().history();
         Ok(history.rename_label(directory, name, new_name).await?)
     }
 
@@ -71,14 +71,14 @@ impl FileSystem {
         text: &[u8],
         mode: XattrMode,
     ) -> FsResult<()> {
-        let until = parse_until(text, self.namespace.now())
+        let until = parse_until(text, self.namespace().now())
             .map_err(|error| FsError::Invalid(error.to_string()))?;
-        match (mode, self.past.getxattr(node, HOLD).await) {
+        match (mode, self.past().getxattr(node, HOLD).await) {
             (XattrMode::Create, Ok(_)) => return Err(FsError::Exists),
             (XattrMode::Replace, Err(error)) => return Err(error),
             (XattrMode::Any | XattrMode::Create | XattrMode::Replace, _) => {}
         }
-        let history = self.namespace.history();
+        let history = self.namespace().history();
         match node.object().hold_target().ok_or(FsError::ReadOnly)? {
             HoldTarget::Label { directory, name } => {
                 history.hold_label(directory, &name, until).await?;
@@ -99,7 +99,7 @@ impl FileSystem {
     /// The node of the past `number`, unless this mount changes nothing.
     fn changeable(&self, number: u64) -> FsResult<Option<Arc<PastNode>>> {
         self.admit()?;
-        if !is_past(number) || self.config.read_only {
+        if !is_past(number) || self.config().read_only {
             return Ok(None);
         }
         match self.node(number)? {

@@ -19,12 +19,12 @@ impl FileSystem {
         let ino = self.writable(ino)?;
         let author = caller.author();
         let mark = self.live.xattr_mark();
-        let linked = self.namespace.tree().link(ino, dir, name, &author);
+        let linked = self.namespace().tree().link(ino, dir, name, &author);
         let stat = linked.await.map_err(|error| match error {
             StoreError::IsDirectory => FsError::NotPermitted("a directory has one name"),
             error => error.into(),
         })?;
-        self.past.changed(ino);
+        self.past().changed(ino);
         Ok(self.made_entry(dir, name, stat, mark))
     }
 }

@@ -13,7 +13,7 @@ impl FileSystem {
         match self.node(parent)? {
             Node::Live(dir) if name == b"." => self.find_number(dir.0).await,
             Node::Live(dir) if name == b".." => {
-                self.find_number(self.namespace.tree().parent(dir).await?.0)
+                self.find_number(self.namespace().tree().parent(dir).await?.0)
                     .await
             }
             Node::Past(node) if name == b"." => self.find_number(node.number()).await,
@@ -21,7 +21,7 @@ impl FileSystem {
             Node::Live(dir) => self.find_live(dir, name).await,
             Node::Past(node) => {
                 check_name(name)?;
-                let mut entry = self.past.lookup(caller, &node, name).await?;
+                let mut entry = self.past().lookup(caller, &node, name).await?;
                 entry.stat = self.shown(entry.stat);
                 Ok(entry)
             }
@@ -35,10 +35,10 @@ impl FileSystem {
     pub async fn readlink(&self, ino: u64) -> FsResult<Bytes> {
         match self.node(ino)? {
             Node::Live(ino) => {
-                let target = self.namespace.tree().readlink(ino).await;
+                let target = self.namespace().tree().readlink(ino).await;
                 target.map_err(|error| FsError::from(error).by_number())
             }
-            Node::Past(node) => self.past.readlink(&node).await,
+            Node::Past(node) => self.past().readlink(&node).await,
         }
     }
 
@@ -55,13 +55,13 @@ impl FileSystem {
 
     async fn find_live(&self, dir: Ino, name: &[u8]) -> FsResult<Entry> {
         check_name(name)?;
-        if name == self.config.versions_name {
-            let mut entry = self.past.versions_of(dir).await?;
+        if name == self.config().versions_name {
+            let mut entry = self.past().versions_of(dir).await?;
             entry.stat = self.shown(entry.stat);
             return Ok(entry);
         }
         let mark = self.live.xattr_mark();
-        let found = self.namespace.tree().lookup(dir, name).await?;
+        let found = self.namespace().tree().lookup(dir, name).await?;
         let stat = found.ok_or(FsError::NotFound)?;
         Ok(self.live_entry(dir, name, stat, mark))
     }
@@ -70,13 +70,13 @@ impl FileSystem {
     async fn find_number(&self, ino: u64) -> FsResult<Entry> {
         match self.node(ino)? {
             Node::Live(ino) => {
-                let found = self.namespace.tree().stat(ino).await;
+                let found = self.namespace().tree().stat(ino).await;
                 let stat = found.map_err(|error| FsError::from(error).by_number())?;
                 self.live.looked_up_unnamed(stat.ino);
                 Ok(self.live_reply(stat))
             }
             Node::Past(node) => {
-                let mut entry = self.past.again(&node).await?;
+                let mut entry = self.past().again(&node).await?;
                 entry.stat = self.shown(entry.stat);
                 Ok(entry)
             }

@@ -7,7 +7,7 @@ impl FileSystem {
     /// Updates the tables after a name of the directory `dir` was removed.
     fn removed(&self, dir: Ino, gone: Displaced) {
         for ino in [dir, gone.stat.ino] {
-            self.past.changed(ino);
+            self.past().changed(ino);
         }
         self.live.removed(gone);
     }
@@ -19,7 +19,7 @@ impl FileSystem {
     pub async fn unlink(&self, caller: &Caller, parent: u64, name: &[u8]) -> FsResult<()> {
         let dir = self.writable_name(parent, name)?;
         let removed = self
-            .namespace
+            .namespace()
             .tree()
             .unlink(dir, name, &caller.author())
             .await?;
@@ -35,12 +35,12 @@ impl FileSystem {
         if let Some(labels) = self.labels_in(parent)?
             && check_label_name(name).is_ok()
         {
-            let history = self.namespace.history();
+            let history = self.namespace().history();
             return Ok(history.remove_label(labels.directory, name).await?);
         }
         let dir = self.writable_name(parent, name)?;
         let removed = self
-            .namespace
+            .namespace()
             .tree()
             .rmdir(dir, name, &caller.author())
             .await?;

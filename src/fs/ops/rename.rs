@@ -58,7 +58,7 @@ impl FileSystem {
         };
         let author = caller.author();
         let Renamed { moved, replaced } = self
-            .namespace
+            .namespace()
             .tree()
             .rename(
                 DentryRef::new(from, name),
@@ -85,7 +85,7 @@ impl FileSystem {
             .flatten()
             .chain(directories)
         {
-            self.past.changed(ino);
+            self.past().changed(ino);
         }
     }
 
@@ -101,7 +101,10 @@ impl FileSystem {
         let Node::Past(node) = self.node(removed.parent)? else {
             return Err(FsError::Stale);
         };
-        let from = self.past.removed_names_of(&node).ok_or(FsError::ReadOnly)?;
+        let from = self
+            .past()
+            .removed_names_of(&node)
+            .ok_or(FsError::ReadOnly)?;
         let to = self.writable_name(restored.parent, new_name)?;
         let mode = match flags {
             0 => RenameMode::Replace,
@@ -111,7 +114,7 @@ impl FileSystem {
         };
         let author = caller.author();
         let Renamed { moved, replaced } = self
-            .namespace
+            .namespace()
             .history()
             .undelete(
                 DentryRef::new(from, name),

@@ -121,7 +121,7 @@ impl FileSystem {
         let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchOffset)?;
         let found = match self.handles.get(handle)? {
             Handle::File(open) => open.file.seek(offset, whence).await?,
-            Handle::Past(open) => self.past.seek(&open.node, offset, whence).await?,
+            Handle::Past(open) => self.past().seek(&open.node, offset, whence).await?,
             Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };
@@ -193,7 +193,7 @@ impl FileSystem {
             Handle::File(file) if pays(file.file.stat().await?.attrs.size) => {
                 file.file.clone_source(open.author()).await?
             }
-            Handle::Past(open) => self.past.clone_source(&open.node),
+            Handle::Past(open) => self.past().clone_source(&open.node),
             Handle::File(_) | Handle::Text(_) => None,
             Handle::Dir(_) => return Err(FsError::IsDirectory),
         };
@@ -213,7 +213,7 @@ impl FileSystem {
     /// Only when the mount has failed.
     pub async fn statfs(&self, _ino: u64) -> FsResult<Statfs> {
         self.admit()?;
-        let usage = self.namespace.tree().usage();
+        let usage = self.namespace().tree().usage();
         let free = FREE_BYTES / BLOCK;
         Ok(Statfs {
             blocks: free + usage.bytes.div_ceil(BLOCK),

@@ -22,7 +22,7 @@ impl FileSystem {
             return Ok(());
         }
         open.flush().await?;
-        if self.config.sync_on == SyncOn::Close {
+        if self.config().sync_on == SyncOn::Close {
             open.file.sync(open.author()).await?;
         }
         Ok(())
@@ -41,7 +41,7 @@ impl FileSystem {
                 let released = open.release().await;
                 if changes {
                     // Equal bytes make no version, but change the times of the last one.
-                    self.past.changed(open.file.ino());
+                    self.past().changed(open.file.ino());
                 }
                 released
             }
@@ -67,7 +67,7 @@ impl FileSystem {
     /// `Unavailable`, `Fenced`: the reason why the bucket does not have them.
     pub async fn fsyncdir(&self, ino: u64, _handle: u64) -> FsResult<()> {
         match self.node(ino)? {
-            Node::Live(dir) => Ok(self.namespace.commit().sync_directory(dir).await?),
+            Node::Live(dir) => Ok(self.namespace().commit().sync_directory(dir).await?),
             Node::Past(_) => Ok(()),
         }
     }

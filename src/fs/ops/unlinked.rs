@@ -12,11 +12,11 @@ impl FileSystem {
     /// # Errors
     /// `Stale` when the inode was removed and forgotten; those of the store.
     pub(crate) async fn set_attributes(&self, ino: Ino, change: AttrChange) -> FsResult<Stat> {
-        let set = self.namespace.tree().set_attrs(ino, change.clone()).await;
-        self.past.changed(ino);
+        let set = self.namespace().tree().set_attrs(ino, change.clone()).await;
+        self.past().changed(ino);
         match set {
             Err(StoreError::NotFound) => {
-                let now = self.namespace.wall();
+                let now = self.namespace().wall();
                 let changed = self.live.with_removed(ino, |lost| {
                     change.apply(&mut lost.stat.attrs, now);
                     lost.stat.clone()
@@ -35,7 +35,7 @@ impl FileSystem {
 
     /// Whether a live inode is known to have no extended attributes. Another process sets attributes of what a follower shows.
     pub(crate) fn has_no_xattrs(&self, ino: Ino) -> bool {
-        !self.config.read_only && self.live.xattrs(ino) == XattrPresence::Absent
+        !self.config().read_only && self.live.xattrs(ino) == XattrPresence::Absent
     }
 
     /// All extended attributes.
@@ -46,7 +46,7 @@ impl FileSystem {
         if self.has_no_xattrs(ino) {
             return Ok(Vec::new());
         }
-        match self.namespace.tree().list_xattrs(ino).await {
+        match self.namespace().tree().list_xattrs(ino).await {
             Err(StoreError::NotFound) => {
                 let names = self.live.with_removed(ino, |lost| {
                     let names = lost.xattrs.iter().map(|(name, _)| name.clone());
@@ -66,7 +66,7 @@ impl FileSystem {
         if self.has_no_xattrs(ino) {
             return Ok(None);
         }
-        match self.namespace.tree().get_xattr(ino, name).await {
+        match self.namespace().tree().get_xattr(ino, name).await {
             Err(StoreError::NotFound) => {
                 let value = self.live.with_removed(ino, |lost| {
                     let found = lost.xattrs.iter().find(|(known, _)| known == name);
@@ -90,17 +90,17 @@ impl FileSystem {
         mode: XattrMode,
     ) -> FsResult<()> {
         let set = self
-            .namespace
+            .namespace()
             .tree()
             .set_xattr(ino, name, value.clone(), mode);
         let set = set.await;
         self.live.xattrs_changed(ino);
-        self.past.changed(ino);
+        self.past().changed(ino);
         match set {
             Ok(()) | Err(StoreError::NotFound) => {}
             Err(error) => return Err(error.into()),
         }
-        let now = self.namespace.wall();
+        let now = self.namespace().wall();
         let kept = self.live.with_removed(ino, |lost| {
             lost.xattrs = changed_xattrs(&lost.xattrs, name, value, mode)?;
             lost.stat.attrs.ctime = now;

@@ -15,7 +15,9 @@ impl FileSystem {
     /// mount that has failed. `ls -l` asks for two attributes of each file that it lists.
     pub fn lacks_attribute(&self, ino: u64, name: &[u8]) -> Option<FsError> {
         let known = !is_past(ino) && !attributes::is_ours(name) && self.has_no_xattrs(Ino(ino));
-        known.then(|| self.admit().err().unwrap_or(FsError::NoAttribute))
+        let refusal = known.then(|| self.admit().err().unwrap_or(FsError::NoAttribute));
+        // The call waits for a lease that is renewed in a moment.
+        refusal.filter(|error| !matches!(error, FsError::LeaseOver))
     }
 
     /// The value of an attribute.
@@ -30,7 +32,7 @@ impl FileSystem {
                 let value = self.xattr(ino, name).await?;
                 value.ok_or(FsError::NoAttribute)
             }
-            Node::Past(node) => self.past.getxattr(&node, name).await,
+            Node::Past(node) => self.past().getxattr(&node, name).await,
         }
     }
 
@@ -42,7 +44,7 @@ impl FileSystem {
     pub async fn listxattr(&self, ino: u64) -> FsResult<Vec<u8>> {
         let names = match self.node(ino)? {
             Node::Live(ino) => self.xattr_names(ino).await?,
-            Node::Past(node) => self.past.listxattr(&node).await?,
+            Node::Past(node) => self.past().listxattr(&node).await?,
         };
         let mut list = Vec::new();
         for name in names {
@@ -129,16 +131,16 @@ impl FileSystem {
     /// An attribute of the current version of a live file.
     async fn version_attribute(&self, ino: Ino, name: &[u8]) -> FsResult<Bytes> {
         let (parent, slot) = self.live.name_of(ino).ok_or(FsError::NoAttribute)?;
-        let now = self.namespace.now();
+        let now = self.namespace().now();
         let current = self
-            .namespace
+            .namespace()
             .history()
             .view()
             .entry_at(parent, &slot, now)
             .await?;
         let entry = current.filter(|entry| entry.ino == ino);
         let entry = entry.ok_or(FsError::NoAttribute)?;
-        let value = self.past.attribute(&entry, name).await?;
+        let value = self.past().attribute(&entry, name).await?;
         value.ok_or(FsError::NoAttribute)
     }
 

@@ -133,7 +133,7 @@ async fn an_open_handle_keeps_the_name_and_its_close_is_a_use() {
         }
         is(&world, ".versions/2026/doc", "1").await;
         assert!(
-            lock(&world.past.reader.times.table).timestamps.len() <= 2,
+            lock(&world.past().reader.times.table).timestamps.len() <= 2,
             "{of}"
         );
     }

@@ -31,6 +31,15 @@ pub(crate) struct JournalToken(
     pub(super) Arc<FileLease>,
 );
 
+/// A token of no file.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn loose_token() -> JournalToken {
+    JournalToken(Arc::new(FileLease {
+        file: 0,
+        shared: Weak::new(),
+    }))
+}
+
 /// The lease of one file, shared by the tokens of its records; its drop marks the file as unneeded.
 #[derive(Debug)]
 pub(super) struct FileLease {

@@ -16,6 +16,8 @@ mod snapshot;
 pub(crate) use error::JournalError;
 pub(crate) use files::JournalToken;
 #[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use files::loose_token;
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use format::fuzz_scan;
 pub(crate) use recover::Recovered;
 pub(crate) use snapshot::JournalSnapshot;
@@ -59,6 +61,18 @@ impl Journal {
         namespace: Uuid,
     ) -> Result<(Self, Vec<Recovered>), JournalError> {
         Self::open_with(dir, namespace, file_max(dir))
+    }
+
+    /// Opens the journal of a namespace in `local`, the directory with all of its local files, which becomes this user's alone.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `Io` if another user owns `local`.
+    pub(crate) fn open_in(
+        local: &Path,
+        namespace: Uuid,
+    ) -> Result<(Self, Vec<Recovered>), JournalError> {
+        recover::make_private(local)?;
+        Self::open(&local.join("journal"), namespace)
     }
 
     /// As [`Self::open`], with files of about `file_max` bytes.

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -85,11 +86,7 @@ pub(super) fn open(
 
 /// Creates the directory and locks it.
 fn lock_directory(dir: &Path) -> Result<File, JournalError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| JournalError::of(dir, error))?;
+    make_private(dir)?;
     let path = dir.join(LOCK);
     let lock = File::options()
         .read(true)
@@ -104,6 +101,27 @@ fn lock_directory(dir: &Path) -> Result<File, JournalError> {
         Err(Errno::WOULDBLOCK) => Err(JournalError::Busy(dir.to_path_buf())),
         Err(error) => Err(JournalError::of(&path, error.into())),
     }
+}
+
+/// Creates a directory for this user alone, or checks that it is this user's and takes the rights of others away. Another user may have made
+/// it before, in a place where every user may.
+pub(super) fn make_private(dir: &Path) -> Result<(), JournalError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let owned = made.and_then(|()| {
+        let found = std::fs::symlink_metadata(dir)?;
+        let (owner, me) = (found.uid(), rustix::process::geteuid().as_raw());
+        if !found.is_dir() || owner != me {
+            let text = format!(
+                "it is no directory of user {me}, but belongs to user {owner}: name another cache directory, or change the owner"
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        if found.mode() & 0o077 != 0 {
+            std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    });
+    owned.map_err(|error| JournalError::of(dir, error))
 }
 
 /// Lists the journal's files, oldest first.

@@ -53,6 +53,33 @@ fn a_new_journal_is_empty_and_private() {
     assert_eq!((mode(&inside), mode(&paths(&inside)[0])), (0o700, 0o600));
 }
 
+#[test]
+fn directories_of_a_journal_become_private_and_those_of_another_user_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let (local, all) = (dir.path().join("local"), || {
+        std::fs::Permissions::from_mode(0o777)
+    });
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    std::fs::create_dir_all(local.join("journal")).unwrap();
+    for open in [&local, &local.join("journal")] {
+        std::fs::set_permissions(open, all()).unwrap();
+    }
+    drop(Journal::open_in(&local, NAMESPACE).unwrap());
+    assert_eq!((mode(&local), mode(&local.join("journal"))), (0o700, 0o700));
+
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&local, &link).unwrap();
+    let error = Journal::open_in(&link, NAMESPACE).unwrap_err().to_string();
+    assert!(error.contains("no directory of user"), "{error}");
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    std::os::unix::fs::chown(&local, Some(65_534), None).unwrap();
+    let error = Journal::open_in(&local, NAMESPACE).unwrap_err().to_string();
+    assert!(error.contains("belongs to user 65534"), "{error}");
+    assert_eq!(mode(&local), 0o700);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 

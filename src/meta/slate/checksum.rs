@@ -133,6 +133,19 @@ fn check(bytes: &[u8]) -> std::result::Result<(), &'static str> {
     }
 }
 
+/// Tells whether the bytes end in their checksum.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn is_sealed(bytes: &[u8]) -> bool {
+    check(bytes).is_ok()
+}
+
+/// Returns the bytes with their checksum.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let payload = with_checksum(PutPayload::from_bytes(Bytes::copy_from_slice(bytes)));
+    payload.iter().flatten().copied().collect()
+}
+
 impl fmt::Debug for Checksummed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Checksummed({:?})", self.inner)

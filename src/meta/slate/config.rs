@@ -33,8 +33,8 @@ pub(super) const COLLECT_EVERY_MIN: Duration = Duration::from_secs(1);
 /// The upper bound of that interval, which is the engine's default.
 const COLLECT_EVERY_MAX: Duration = Duration::from_secs(300);
 
-/// The time after which an idle index asks whether another writer has taken it.
-const POLLS_KEPT: Duration = Duration::from_secs(60);
+/// The time after which an idle index asks whether another writer has taken it. The writer's lease tells so earlier.
+const POLLS_KEPT: Duration = Duration::from_secs(300);
 
 /// How often the engine looks for compactions to schedule and to carry out. A rewriting of the index waits for such looks; while nothing
 /// changes they are answered from memory.
@@ -102,9 +102,6 @@ impl OpeningReads {
 }
 
 impl SlateConfig {
-    /// The time in which a writer notices that another one has taken the index: an idle one with a poll, others with their next commit.
-    pub(crate) const FENCE_NOTICED: Duration = Duration::from_secs(62);
-
     /// Creates the default configuration with a merge function.
     #[must_use]
     pub(crate) fn new(merge: MergeFn) -> Self {

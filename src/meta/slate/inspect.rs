@@ -269,7 +269,8 @@ impl<'a> InspectionStep<'a> {
                 (info.filter_offset, info.filter_len),
                 (info.stats_offset, info.stats_len),
             ];
-            let least = parts.iter().map(|(at, len)| at + len).max().unwrap_or(0);
+            let ends = parts.iter().map(|(at, len)| at.saturating_add(*len));
+            let least = ends.max().unwrap_or(0);
             match self.objects.get(&key) {
                 None => {
                     bad.insert(key.clone(), BadObject::missing(&key));
@@ -314,16 +315,19 @@ impl<'a> InspectionStep<'a> {
     ) -> Result<Result<Vec<LoggedPut>, BadObject>, MetaError> {
         let log = self.log_from(manifest.replay_after_wal_id() + 1);
         let reader = &WalReader::new(self.place.clone(), Arc::clone(self.store));
-        let reading = log.into_iter().map(|(number, key)| async move {
-            let values = readable_object(reader, number, watched).await;
-            match values.map_err(|error| classify(&error)) {
-                Ok(values) => Ok(Ok(values)),
-                Err(MetaError::Corrupt(text)) => {
-                    Ok(Err(BadObject::damaged(key, format!("is damaged: {text}"))))
+        let reading: Vec<_> = log
+            .into_iter()
+            .map(|(number, key)| async move {
+                let values = readable_object(reader, number, watched).await;
+                match values.map_err(|error| classify(&error)) {
+                    Ok(values) => Ok(Ok(values)),
+                    Err(MetaError::Corrupt(text)) => {
+                        Ok(Err(BadObject::damaged(key, format!("is damaged: {text}"))))
+                    }
+                    Err(other) => Err(other),
                 }
-                Err(other) => Err(other),
-            }
-        });
+            })
+            .collect();
         let mut reading = stream::iter(reading).buffered(AT_ONCE);
         let mut all = Vec::new();
         while let Some(values) = reading.try_next().await? {

@@ -7,7 +7,7 @@
 //! table always, any other object until the index is open. All other failures count as temporary.
 
 use super::checksum::DamagedObject;
-use crate::backend::Mark;
+use crate::backend::{Mark, damage};
 use crate::meta::error::chain;
 use crate::sync::{Arc, AtomicBool, Ordering};
 use async_trait::async_trait;
@@ -190,6 +190,21 @@ fn misshapen(at: &Path, bytes: &[u8], last: bool, whole: bool) -> Option<String>
     (!fits).then(|| "it has not the form of such an object".to_owned())
 }
 
+/// Checks the form of an object of the index with these bytes; tells whether it may be one.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_object(bytes: &[u8]) -> bool {
+    let kinds = ["a.manifest", "a.compactions", "a.boundary", "a.sst"];
+    let fits = kinds.map(|name| {
+        let at = Path::from(name);
+        let parts = [(true, true), (true, false), (false, false)];
+        parts.map(|(last, whole)| misshapen(&at, bytes, last, whole).is_none())
+    });
+    let _of_anything = super::checksum::is_sealed(bytes);
+    let sealed = super::checksum::sealed(bytes);
+    assert!(super::checksum::is_sealed(&sealed), "a sealed object");
+    fits.iter().any(|fits| fits[0])
+}
+
 /// Tells whether an error means that a range begins behind the end of its object.
 fn is_past_end(error: &Error) -> bool {
     let text = chain(error);
@@ -237,9 +252,15 @@ impl ObjectStore for VerifiedStore {
         let mut prints = Vec::new();
         let mut pauses = pauses.iter();
         loop {
-            let (why, print) = match self.once(at, options.clone()).await? {
-                VerifiedRead::Intact(got) => return Ok(got),
-                VerifiedRead::Mismatch { why, print } => (why, print),
+            let (why, print) = match self.once(at, options.clone()).await {
+                Ok(VerifiedRead::Intact(got)) => return Ok(got),
+                Ok(VerifiedRead::Mismatch { why, print }) => (why, print),
+                Err(error) => {
+                    return Err(match damage(&error) {
+                        Some(why) => self.verdict(at, &why, &[]),
+                        None => error,
+                    });
+                }
             };
             prints.push(print);
             match pauses.next() {

@@ -329,31 +329,38 @@ impl WindowIndex {
 }
 
 /// Reads a file; `None` if it is not intact or has another window.
-fn read_file(path: &std::path::Path, (at, number): &WindowKey) -> io::Result<Option<TableWindow>> {
+fn read_file(path: &std::path::Path, key: &WindowKey) -> io::Result<Option<TableWindow>> {
     let mut bytes = Vec::new();
     // A file that grew by a fault is damaged, however large it is.
     let most = HEADER as u64 + u64::from(u16::MAX) + WINDOW + 1;
     File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    let bytes = Bytes::from(bytes);
-    let rest = bytes
-        .strip_prefix(MAGIC)
-        .and_then(|rest| rest.split_first_chunk::<4>());
-    let Some((sum, rest)) = rest else {
-        return Ok(None);
-    };
+    Ok(parsed(&Bytes::from(bytes), key))
+}
+
+/// The window in the bytes of a file; `None` if they are not intact or have another window.
+fn parsed(bytes: &Bytes, (at, number): &WindowKey) -> Option<TableWindow> {
+    let (sum, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
     if crc32c::crc32c(rest) != u32::from_be_bytes(*sum) {
-        return Ok(None);
+        return None;
     }
-    let parsed = || {
-        let (table_len, rest) = rest.split_first_chunk::<8>()?;
-        let (index, rest) = rest.split_first_chunk::<8>()?;
-        let (key_len, rest) = rest.split_first_chunk::<2>()?;
-        let (key, window) = rest.split_at_checked(u16::from_be_bytes(*key_len).into())?;
-        let table_len = u64::from_be_bytes(*table_len);
-        let same = key == at.as_ref().as_bytes()
-            && u64::from_be_bytes(*index) == *number
-            && window.len() as u64 == whole_len(table_len, *number);
-        same.then(|| TableWindow::of_disk(at, table_len, bytes.slice_ref(window)))
-    };
-    Ok(parsed())
+    let (table_len, rest) = rest.split_first_chunk::<8>()?;
+    let (index, rest) = rest.split_first_chunk::<8>()?;
+    let (key_len, rest) = rest.split_first_chunk::<2>()?;
+    let (key, window) = rest.split_at_checked(u16::from_be_bytes(*key_len).into())?;
+    let table_len = u64::from_be_bytes(*table_len);
+    let same = key == at.as_ref().as_bytes()
+        && u64::from_be_bytes(*index) == *number
+        && window.len() as u64 == whole_len(table_len, *number);
+    same.then(|| TableWindow::of_disk(at, table_len, bytes.slice_ref(window)))
+}
+
+/// Reads a file with these bytes behind a right checksum, as the window 0 of the table `a`; tells whether it is that.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_window(rest: &[u8]) -> bool {
+    let key = (Path::from("a"), 0);
+    let _of_anything = parsed(&Bytes::copy_from_slice(rest), &key);
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(crc32c::crc32c(rest).to_be_bytes());
+    bytes.extend(rest);
+    parsed(&bytes.into(), &key).is_some()
 }

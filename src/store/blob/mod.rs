@@ -24,7 +24,8 @@ use std::time::Duration;
 use crate::backend::{Backend, BackendConfig};
 use crate::env::{Env, SystemEnv};
 use crate::store::{
-    Author, CheckpointLimits, GRACE, GcMode, Linger, Namespace, NamespaceConfig, Owner, StoreError,
+    Author, CheckpointLimits, GRACE, GcMode, LeaseTimes, Linger, Namespace, NamespaceConfig, Owner,
+    StoreError, Takeover, WaitProgress,
 };
 use crate::sync::{Arc, Mutex, Weak, lock};
 use crate::task::Tasks;
@@ -74,6 +75,9 @@ impl BlobOptions {
                 reclaim: GcMode::Always,
                 grace: GRACE,
                 checkpoints: CheckpointLimits::default(),
+                takeover: Takeover::Wait(WaitProgress::default()),
+                lease: LeaseTimes::default(),
+                backend_timeout: None,
             },
             backend: BackendConfig::default(),
             env: Arc::new(SystemEnv),

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendError};
 use crate::store::model::error::StoreError;
 
 /// Folder of these objects, below the namespace.
 const FOLDER: &str = "epochs";
+/// The longest note that is read, in bytes.
+const NOTE_MAX: u64 = 64 << 10;
 
 /// Content of an epoch's object.
 #[derive(Serialize)]
@@ -107,8 +109,11 @@ pub(crate) async fn newest_writer(backend: &Backend) -> Result<Option<EpochWrite
     let Some(newest) = newer(backend, 0).await? else {
         return Ok(None);
     };
-    let bytes = backend.get(&newest.key).await?;
-    Ok(serde_json::from_slice(&bytes).ok())
+    match backend.get_at_most(&newest.key, NOTE_MAX).await {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(BackendError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

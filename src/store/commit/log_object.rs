@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, BackendError};
-use crate::meta::{Batch, Change};
+use crate::meta::{Batch, Change, list_of_at_most};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::schema::applied_row::AppliedRow;
@@ -18,6 +18,10 @@ use crate::store::schema::tables::{AppliedTable, RowTable};
 
 const MAGIC: &[u8; 7] = b"RWNDLOG";
 const TRAILER: usize = 12;
+/// The longest object that is read, in bytes: 8 MiB of batches, and the longest batch behind them.
+const OBJECT_MAX: u64 = 256 << 20;
+/// The most batches in an object: it is written when they have 8 MiB together, and each has more than 8 bytes.
+const BATCHES_MAX: usize = 1 << 20;
 /// Room for the fields of an object that have no bytes of rows.
 const OTHERS: usize = 256;
 /// An object counts as at least this many bytes, because it costs a request however small it is.
@@ -35,6 +39,7 @@ pub(crate) struct LogObject {
     /// is unknown.
     pub(crate) resolved: u64,
     /// Encoded batches.
+    #[serde(deserialize_with = "list_of_at_most::<BATCHES_MAX, _, _>")]
     pub(crate) batches: Vec<Bytes>,
     /// In a list of all rows: the list has every row with a key below this one.
     pub(crate) covers: Bytes,
@@ -277,7 +282,7 @@ pub(crate) async fn fetch(backend: &Backend, key: &str) -> Result<LogObject, Bac
             other => other.to_string(),
         })
     };
-    backend.get_as(key, decode).await
+    backend.get_as(key, OBJECT_MAX, decode).await
 }
 
 #[cfg(test)]

@@ -235,7 +235,7 @@ impl Committer {
             if let Err(error) = self.commit(&leaving).await {
                 self.queue.put_back(&leaving);
                 if matches!(error, StoreError::Fenced | StoreError::Closed) {
-                    self.ended(error);
+                    self.core.stop_writing(error);
                     return;
                 }
                 self.core.health.failed(&error.to_string());
@@ -408,24 +408,16 @@ impl Committer {
         };
         tokio::select! {
             state = index.ended() => match state {
-                MetaState::Fenced => self.ended(StoreError::Fenced),
-                MetaState::Failed(why) => self.ended(StoreError::Unavailable(why.into())),
+                MetaState::Fenced => self.core.stop_writing(StoreError::Fenced),
+                MetaState::Failed(why) => self.core.stop_writing(StoreError::Unavailable(why.into())),
                 MetaState::Open | MetaState::Closed => {}
             },
             task = self.core.tasks.failed() => {
                 let why = format!("the task {task} failed, see the log");
-                self.ended(StoreError::Unavailable(why.into()));
+                self.core.stop_writing(StoreError::Unavailable(why.into()));
             }
             () = self.core.tasks.stopped() => {}
         }
-    }
-
-    /// Stops the writer, because the index accepts no more batches from it. The reason is logged once.
-    fn ended(&self, why: StoreError) {
-        if self.core.health.check().is_ok() {
-            tracing::error!(%why, "stopped writing to the namespace");
-        }
-        self.core.health.stop(why);
     }
 }
 

@@ -12,11 +12,11 @@ use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Timestamp};
 use crate::store::schema::keys;
-use crate::store::schema::rows::{ExtentSlice, ExtentSource, RangeRow};
+use crate::store::schema::rows::{ExtentSlice, ExtentSource, LineageRow, RANGE_BYTES, RangeRow};
 use crate::store::schema::tables::{CutTable, RangeTable, RowTable};
 
 /// Bytes of a content that one range row describes.
-pub(crate) const RANGE: u64 = 8 << 20;
+pub(crate) const RANGE: u64 = RANGE_BYTES;
 /// A range's new row is written whole when its chain, the rows that it would be merged over, already has this many rows.
 pub(super) const DELTAS_MAX: usize = 16;
 
@@ -68,7 +68,7 @@ pub(crate) async fn next_range(
         let found = rows.first(start.bytes(), end).await?;
         let own = found.and_then(|(key, _)| keys::range_number(&key));
         next = [next, own].into_iter().flatten().min();
-        let parent = rows.row(&keys::lineage(cid)).await?;
+        let parent = parent_of(rows, cid).await?;
         let Some(row) = parent.filter(|row| range.saturating_mul(RANGE) < row.len) else {
             return Ok(next);
         };
@@ -99,7 +99,7 @@ pub(super) async fn chain(
         if whole {
             break;
         }
-        let Some(row) = rows.row(&keys::lineage(content.cid)).await? else {
+        let Some(row) = parent_of(rows, content.cid).await? else {
             break;
         };
         limit = cuts
@@ -112,6 +112,19 @@ pub(super) async fn chain(
         content = row.parent;
     }
     Ok(RangeChain { links })
+}
+
+/// Returns the content that a lineage began over. Its lineage is an older one, with a lower number: an index whose rows say otherwise leads in a
+/// circle.
+async fn parent_of(rows: &Snapshot, cid: u64) -> Result<Option<LineageRow>, StoreError> {
+    let row = rows.row(&keys::lineage(cid)).await?;
+    if let Some(row) = row.as_ref().filter(|row| row.parent.cid >= cid) {
+        let parent = row.parent.cid;
+        return Err(StoreError::Corrupt(format!(
+            "C L row: lineage {cid} began over the later lineage {parent}"
+        )));
+    }
+    Ok(row)
 }
 
 /// Returns a range's rows of one lineage from the content's timestamp down, newest first, and whether the last one is whole.
@@ -189,12 +202,11 @@ pub(super) fn merge_chain(chain: &RangeChain, range: u64) -> Vec<ExtentSlice> {
 /// and do not overlap.
 pub(crate) fn merge_slices(under: &[ExtentSlice], top: &[ExtentSlice]) -> Vec<ExtentSlice> {
     let mut out = Vec::with_capacity(under.len() + top.len());
+    debug_assert!(top.is_sorted_by_key(|t| t.start), "slices are ascending");
     for piece in under {
         let mut from = piece.start;
-        for cover in top
-            .iter()
-            .filter(|t| t.end() > piece.start && t.start < piece.end())
-        {
+        let first = top.partition_point(|t| t.end() <= piece.start);
+        for cover in top[first..].iter().take_while(|t| t.start < piece.end()) {
             out.extend(piece.clip(from, cover.start));
             from = from.max(cover.end());
         }
@@ -203,6 +215,33 @@ pub(crate) fn merge_slices(under: &[ExtentSlice], top: &[ExtentSlice]) -> Vec<Ex
     out.extend(top.iter().cloned());
     out.sort_unstable_by_key(|p| p.start);
     out
+}
+
+/// Merges the slices of two rows of a range, the first over the second; a byte says how long the first is. Tells whether both can be decoded.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_slices(bytes: &[u8]) -> bool {
+    let Some((len, rest)) = bytes.split_first() else {
+        return false;
+    };
+    let (top, under) = rest.split_at(rest.len().min(usize::from(*len)));
+    let (Ok(top), Ok(under)) = (RangeTable::decode(top), RangeTable::decode(under)) else {
+        return false;
+    };
+    let content = ContentRef {
+        cid: 1,
+        timestamp: Timestamp(1),
+    };
+    let row = |row| ChainRow {
+        content,
+        row,
+        limit: u64::from(*len) << 12,
+    };
+    let links = vec![row(top), row(under)];
+    let merged = merge_chain(&RangeChain { links }, 0);
+    let again = RangeRow::Whole(merged);
+    let decoded = RangeTable::decode(&crate::store::schema::rows::encode(&again));
+    assert!(decoded.is_ok_and(|decoded| decoded == again), "{again:?}");
+    true
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use crate::sync::{Arc, Mutex, lock};
 
 /// Maximum number of relocation rows in the cache; the next one empties it first.
 const KNOWN_MAX: usize = 4096;
+/// How often an extent may have been copied; more is a circle in the rows of a damaged index.
+pub(super) const HOPS_MAX: usize = 1024;
 
 /// The relocation rows (`G M`) of copied segments, with a cache of those that were read.
 #[derive(Debug)]
@@ -41,8 +43,11 @@ impl RelocationTable {
     /// Returns where an extent is according to the cached rows; `extent` itself if none of them relocates it.
     pub(crate) fn known(&self, mut extent: RelocatedExtent) -> RelocatedExtent {
         let known = lock(&self.known);
-        while let Some(next) = known.get(&extent.0).and_then(|row| target(row, extent.1)) {
-            extent = next;
+        for _ in 0..HOPS_MAX {
+            match known.get(&extent.0).and_then(|row| target(row, extent.1)) {
+                Some(next) => extent = next,
+                None => break,
+            }
         }
         extent
     }

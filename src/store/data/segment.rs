@@ -14,20 +14,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, BackendError};
 use crate::cache::{Block, BlockCache, BlockKey, CacheError};
-use crate::meta::MetaRead;
-use crate::store::data::relocations::RelocationTable;
+use crate::meta::{MetaRead, list_of_at_most};
+use crate::store::data::relocations::{HOPS_MAX, RelocationTable};
 use crate::store::data::segment::neighbours::NeighbourReads;
 use crate::store::data::segment_buffer::SegmentBuffer;
 use crate::store::model::error::StoreError;
 use crate::store::model::version::{ContentRef, Ino};
 use crate::store::schema::object_names::SegmentId;
-use crate::store::schema::rows::{ExtentSource, FORMAT};
+use crate::store::schema::rows::{EXTENT_BYTES, ExtentSource, FORMAT};
 use crate::sync::Arc;
 
 /// Maximum number of bytes in one extent.
-pub(crate) const EXTENT: u64 = 256 << 10;
+pub(crate) const EXTENT: u64 = EXTENT_BYTES;
 /// Maximum number of bytes in the extents of one segment.
 pub(crate) const SEGMENT_MAX: u64 = 8 << 20;
+/// Maximum number of extents in one segment, and of files: each has a byte at least.
+const EXTENTS_MAX: usize = SEGMENT_MAX as usize;
 /// Bytes in one block of the block cache.
 const BLOCK: u64 = crate::cache::BLOCK;
 const _: () = assert!(neighbours::BLOCKS as u64 == SEGMENT_MAX / BLOCK);
@@ -67,7 +69,9 @@ pub(crate) struct Footer {
     pub(crate) codec: u8,
     /// Key with which the extents are encrypted; 0: not encrypted.
     pub(crate) key: u32,
+    #[serde(deserialize_with = "list_of_at_most::<EXTENTS_MAX, _, _>")]
     pub(crate) files: Vec<FooterFile>,
+    #[serde(deserialize_with = "list_of_at_most::<EXTENTS_MAX, _, _>")]
     pub(crate) extents: Vec<FooterEntry>,
 }
 
@@ -112,11 +116,15 @@ impl SegmentBuilder {
         }
     }
 
-    /// Returns an empty segment with a buffer for `extents` extents of `bytes` bytes in total and their footer.
+    /// Returns an empty segment with a buffer for `extents` extents of `bytes` bytes in total and their footer. The buffer grows if there is
+    /// more; it begins with the size of one segment at most, because the numbers may be those of a damaged row.
     pub(crate) fn sized(id: SegmentId, bytes: u64, extents: usize) -> Self {
-        let footer = extents.saturating_mul(FOOTER_ENTRY_MAX) + TRAILER;
+        let footer = extents
+            .saturating_mul(FOOTER_ENTRY_MAX)
+            .saturating_add(TRAILER);
+        let bytes = bytes.min(SEGMENT_MAX) as usize;
         Self {
-            bytes: SegmentBuffer::sized(bytes as usize + footer),
+            bytes: SegmentBuffer::sized(bytes.saturating_add(footer)),
             ..Self::new(id)
         }
     }
@@ -419,7 +427,7 @@ impl ExtentReader {
         hash: &[u8; 16],
     ) -> Result<Bytes, StoreError> {
         let (mut id, mut offset) = self.relocations.known((id, offset));
-        loop {
+        for _ in 0..HOPS_MAX {
             let read = self.extent_verified(id, offset, len, hash).await;
             let Err(StoreError::Corrupt(_)) = &read else {
                 return read;
@@ -430,6 +438,10 @@ impl ExtentReader {
                 None => return read,
             }
         }
+        Err(StoreError::Corrupt(format!(
+            "extent at {offset} of segment {}: it was copied {HOPS_MAX} times, which is a circle",
+            id.key()
+        )))
     }
 
     /// Reads and verifies an extent of a segment. Bytes that do not match their hash may come from the cache of this machine:
@@ -464,6 +476,12 @@ impl ExtentReader {
         len: u32,
         hash: &[u8; 16],
     ) -> Result<Bytes, StoreError> {
+        if u64::from(len) > EXTENT {
+            return Err(StoreError::Corrupt(format!(
+                "extent at {offset} of segment {}: {len} bytes, of which an extent has at most {EXTENT}",
+                id.key()
+            )));
+        }
         let blocks = blocks_of(offset, len);
         if u64::from(len) < EXTENT {
             let wanted = self.neighbours.note(id, *blocks.start());
@@ -503,6 +521,7 @@ impl ExtentReader {
 
     /// Removes the blocks that contain an extent from the cache in memory and on disk.
     fn forget(&self, id: SegmentId, offset: u32, len: u32) {
+        let len = u64::from(len).min(EXTENT) as u32;
         for index in blocks_of(offset, len) {
             self.blocks.forget(BlockKey {
                 object: (id.epoch, id.sequence),

@@ -194,7 +194,11 @@ impl Gc {
         while let Some((key, _)) = scan.next().await? {
             let key = Bytes::copy_from_slice(&key);
             // All rows of one lineage or segment belong to the same review.
-            if list.len() >= TURN_MAX && list.last().is_some_and(|last| last[..18] != key[..18]) {
+            if list.len() >= TURN_MAX
+                && list
+                    .last()
+                    .is_some_and(|last| last.get(..18) != key.get(..18))
+            {
                 next = Some(key);
                 break;
             }

@@ -12,7 +12,7 @@ use crate::store::history::History;
 use crate::store::history::view::PastView;
 use crate::store::index::interval_tree;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{DIRECTORIES_ABOVE_MAX, Dentry};
 use crate::store::model::version::{
     Attrs, Content, Ino, Kind, PastEntry, ROOT, Retained, SharedState, Stamp, Timestamp,
 };
@@ -303,7 +303,9 @@ impl PastView {
             if self.location_at(above, at).await? {
                 break;
             }
-            let Some(Dentry { parent, name }) = self.where_now(above).await? else {
+            let place = self.where_now(above).await?;
+            let place = place.filter(|_| path.len() < DIRECTORIES_ABOVE_MAX);
+            let Some(Dentry { parent, name }) = place else {
                 return Ok(None);
             };
             path.push(name);

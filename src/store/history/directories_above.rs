@@ -12,6 +12,10 @@ use crate::store::schema::tables::{DirectoryLocationTable, RowTable};
 /// The most directories above a directory that are looked at.
 const DEPTH_MAX: usize = 4096;
 
+/// The most directories, with times, that are returned. More are those of a damaged index, in which a directory has many places at the same
+/// time.
+const ABOVE_MAX: usize = 1 << 20;
+
 /// A directory that was above another one for a time, or is that one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Above {
@@ -58,6 +62,10 @@ impl PastView {
                 next.extend(self.parents_during(&above, removed).await?);
             }
             found.push(above);
+            if found.len() + next.len() > ABOVE_MAX {
+                let text = format!("directory {} has too many places", directory.0);
+                return Err(StoreError::Corrupt(text));
+            }
         }
         Ok(found)
     }

@@ -18,7 +18,7 @@ use crate::store::history::restore_progress::{
     MadeTree, RestoreOperation, RestoreProgress, Restored,
 };
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::{Dentry, DentryRef};
+use crate::store::model::ids::{DIRECTORIES_ABOVE_MAX, Dentry, DentryRef};
 use crate::store::model::version::{
     Author, Ino, Kind, Origin, PastEntry, ROOT, Retained, Timestamp,
 };
@@ -306,7 +306,8 @@ impl History {
         let (mut names, mut at) = (Vec::new(), slot.clone());
         loop {
             names.push(shown(&at.name));
-            if at == target.slot || at.parent == Ino(0) {
+            let is_last = at == target.slot || at.parent == Ino(0);
+            if is_last || names.len() == DIRECTORIES_ABOVE_MAX {
                 break;
             }
             match self.view().where_now(at.parent).await? {

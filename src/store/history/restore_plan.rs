@@ -359,8 +359,8 @@ impl History {
         let add = |live: &mut LiveTree, open: &mut VecDeque<Ino>, name: LiveName| {
             let at = live.order.len();
             live.by_slot.insert(name.slot.clone(), at);
-            if is_directory(&name.row) {
-                live.directories.insert(name.row.ino, at);
+            // A directory of a damaged index may have two names, of which one is below itself.
+            if is_directory(&name.row) && live.directories.insert(name.row.ino, at).is_none() {
                 open.push_back(name.row.ino);
             }
             live.order.push(name);
@@ -388,7 +388,7 @@ impl History {
         live: &LiveTree,
         plan: &mut RestorePlan,
     ) -> Result<Vec<FormerName>, StoreError> {
-        let mut claimed = HashSet::new();
+        let (mut claimed, mut visits) = (HashSet::new(), HashMap::<Ino, usize>::new());
         let top = MadeName {
             slot: target.slot.clone(),
             origin: target.origin.clone(),
@@ -407,6 +407,7 @@ impl History {
                 continue;
             }
             let former = made.entry.ino;
+            count_visit(&mut visits, former)?;
             let stands_in = live.at(&made.slot).filter(|name| is_directory(&name.row));
             let kept = match live.directories.get(&former) {
                 Some(_) if !claimed.contains(&former) => Some(former),
@@ -566,4 +567,20 @@ fn own_version(row: &DentryRow) -> Option<&Stamp> {
 /// A name for messages.
 pub(super) fn shown(name: &Bytes) -> String {
     name.escape_ascii().to_string()
+}
+
+/// How often a directory is in the tree of a time: once, and again where it was moved while the tree was removed.
+const VISITS_MAX: usize = 64;
+
+/// Counts a visit of a directory of then; in a damaged index it may be below itself.
+fn count_visit(visits: &mut HashMap<Ino, usize>, directory: Ino) -> Result<(), StoreError> {
+    let count = visits.entry(directory).or_default();
+    *count += 1;
+    match *count <= VISITS_MAX {
+        true => Ok(()),
+        false => Err(StoreError::Corrupt(format!(
+            "directory {} was below itself",
+            directory.0
+        ))),
+    }
 }

@@ -22,7 +22,7 @@ use crate::store::history::restore_plan::{
 use crate::store::history::restore_tree::DirectoryNumber;
 use crate::store::history::restore_walk::{NameThen, RestoreWalk};
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{DIRECTORIES_ABOVE_MAX, Dentry};
 use crate::store::model::version::{Ino, Kind, Origin, PastEntry, ROOT, Retained, Timestamp};
 use crate::store::schema::keys;
 use crate::store::schema::restore_rows::RestoreFrame;
@@ -465,7 +465,8 @@ impl History {
     async fn placed(&self, walk: &RestoreWalk, former: Ino) -> Result<Option<Ino>, StoreError> {
         let (view, mut names, mut at) = (self.view(), Vec::new(), former);
         while at != walk.row.former {
-            let Some(place) = view.place_at(at, walk.row.at).await? else {
+            let place = view.place_at(at, walk.row.at).await?;
+            let Some(place) = place.filter(|_| names.len() < DIRECTORIES_ABOVE_MAX) else {
                 return Ok(None);
             };
             names.push(place.name);

@@ -31,7 +31,7 @@ use crate::store::history::restore_step_plan::StepPlan;
 use crate::store::history::restore_tree::DirectoryNumber;
 use crate::store::history::restore_walk::{RestoreWalk, top_frame};
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{DIRECTORIES_ABOVE_MAX, Dentry};
 use crate::store::model::tree_changes::TreeChanges;
 use crate::store::model::version::{Author, Ino, Kind, ROOT};
 use crate::store::schema::journal_record::Dependencies;
@@ -211,7 +211,7 @@ impl History {
     /// Returns the path of a directory for messages, from the root directory on; without what cannot be read.
     async fn path_now(&self, directory: Ino) -> String {
         let (mut names, mut at) = (Vec::new(), directory);
-        while at != ROOT {
+        while at != ROOT && names.len() < DIRECTORIES_ABOVE_MAX {
             match self.view().where_now(at).await {
                 Ok(Some(place)) => {
                     names.push(shown(&place.name));

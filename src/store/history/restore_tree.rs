@@ -326,8 +326,9 @@ impl History {
 
     /// Deletes a tree that no name leads to, subdirectories before their parents.
     pub(crate) async fn sweep_tree(&self, top: Ino) -> Result<(), StoreError> {
-        let mut directories = vec![top];
-        let mut next = 0;
+        let (mut directories, mut next) = (vec![top], 0);
+        // In a damaged index a directory may be below itself.
+        let mut seen = BTreeSet::from([top]);
         while let Some(directory) = directories.get(next).copied() {
             next += 1;
             let from = keys::entries(directory);
@@ -339,6 +340,7 @@ impl History {
             for (_, value) in rows {
                 let entry: DentryRow = DentryTable::decode(&value)?;
                 if matches!(&entry.body, DentryBody::Own { node, .. } if node.kind == Kind::Directory)
+                    && seen.insert(entry.ino)
                 {
                     directories.push(entry.ino);
                 }

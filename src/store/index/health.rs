@@ -29,6 +29,8 @@ pub(crate) struct Health {
     pub(crate) expedited: Mutex<HashSet<u64>>,
     /// Ends the delays of the upload and commit tasks when a caller begins to wait, a drain begins or the writer ends.
     pub(crate) expedite: Notify,
+    /// Notified when the writer ends.
+    pub(crate) ended: Notify,
     /// Number of drains in progress.
     draining: AtomicUsize,
     /// Counts the uploads, commits and flushes that succeeded.
@@ -72,6 +74,7 @@ impl Health {
     pub(crate) fn stop(&self, error: StoreError) {
         lock(&self.stopped).get_or_insert(error);
         self.expedite.notify_waiters();
+        self.ended.notify_waiters();
     }
 
     /// Counts an upload, commit or flush that succeeded.

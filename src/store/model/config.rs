@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::store::model::error::StoreError;
+use crate::store::model::takeover::{LeaseTimes, Takeover};
 
 /// How long the upload of small files is delayed, so that more of them share a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,12 @@ pub struct NamespaceConfig {
     pub grace: Duration,
     /// When the log begins again with a list of all rows.
     pub checkpoints: CheckpointLimits,
+    /// What the opening for writing does about another writer that may be alive.
+    pub takeover: Takeover,
+    /// The times of the writer's lease.
+    pub lease: LeaseTimes,
+    /// How long a write waits for room in the dirty budget while nothing reaches the bucket; `None`: as long as its caller.
+    pub backend_timeout: Option<Duration>,
 }
 
 impl NamespaceConfig {
@@ -88,6 +95,16 @@ pub enum GcMode {
     OnRequest,
 }
 
+/// The names of what lies directly below a namespace.
+const RESERVED: [&str; 6] = [
+    "meta",
+    "data",
+    "log",
+    "epochs",
+    "namespace.json",
+    "writer.json",
+];
+
 /// Checks a namespace's name: parts of lowercase letters, digits, `-`, `_` and `.`, separated by `/`.
 ///
 /// # Errors
@@ -113,8 +130,10 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
         if !part.chars().all(plain) {
             return bad("only a-z, 0-9, '-', '_', '.' and '/' may be in it");
         }
-        if matches!(part, "meta" | "data" | "log" | "epochs") {
-            return bad("'meta', 'data', 'log' and 'epochs' are reserved by the format");
+        if RESERVED.contains(&part) {
+            return bad(
+                "'meta', 'data', 'log', 'epochs', 'namespace.json' and 'writer.json' are reserved by the format",
+            );
         }
     }
     Ok(())
@@ -138,6 +157,7 @@ mod tests {
             "A",
             "a b",
             "x/meta",
+            "x/writer.json",
             &"a".repeat(201),
         ] {
             let error = check_name(bad).unwrap_err().to_string();

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::model::version::{ContentRef, Ino};
 
+/// The most directories above another one. A walk upward that is longer is in a circle, which the rows of a damaged index may make.
+pub(crate) const DIRECTORIES_ABOVE_MAX: usize = 1 << 16;
+
 /// A directory entry: one name in one directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Dentry {

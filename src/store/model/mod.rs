@@ -8,5 +8,6 @@ pub(crate) mod ignored_names;
 pub(crate) mod memory_shares;
 pub(crate) mod policy;
 pub(crate) mod role;
+pub(crate) mod takeover;
 pub(crate) mod tree_changes;
 pub(crate) mod version;

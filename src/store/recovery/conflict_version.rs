@@ -521,6 +521,7 @@ impl ConflictRecovery<'_> {
         let mut path = vec![dentry.name.clone()];
         let mut at = dentry.parent;
         while at != ROOT
+            && path.len() < DEPTH_MAX
             && let Some(Dentry { parent, name }) =
                 self.recovery.history.view().where_now(at).await?
         {

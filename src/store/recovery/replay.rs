@@ -155,8 +155,8 @@ impl ReplayedSession {
         self.dated = false;
         match source {
             Some(source) => {
-                self.len = self.len.max(offset + len);
-                self.bytes += len;
+                self.len = self.len.max(offset.saturating_add(len));
+                self.bytes = self.bytes.saturating_add(len);
                 self.map.write(offset, len, source);
             }
             None => {
@@ -176,8 +176,8 @@ impl ReplayedSession {
         match record {
             Record::Write { offset, bytes, .. } => {
                 let len = bytes.len() as u64;
-                self.len = self.len.max(offset + len);
-                self.bytes += len;
+                self.len = self.len.max(offset.saturating_add(len));
+                self.bytes = self.bytes.saturating_add(len);
                 let bytes = Bytes::copy_from_slice(&bytes);
                 self.map.write(offset, len, Source::Memory(bytes));
             }
@@ -188,7 +188,7 @@ impl ReplayedSession {
                 position,
                 ..
             } => {
-                self.len = self.len.max(offset + len);
+                self.len = self.len.max(offset.saturating_add(len));
                 let of = content.referent();
                 self.map
                     .write(offset, len, Source::Reference { of, position });

@@ -26,6 +26,28 @@ use crate::store::salvage::output::Output;
 use crate::store::salvage::states::JournalStates;
 use crate::store::schema::journal_record::Record;
 
+/// Finds the states and names in records of a journal without a directory; tells whether there is a state.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_records(records: Vec<Record>) -> bool {
+    let nowhere = StagingDir::of_earlier(Path::new("/nonexistent"));
+    let records = records
+        .into_iter()
+        .map(|record| (record, crate::meta::fuzzing::token()));
+    let states = JournalStates::find(records, nowhere);
+    for state in &states.states {
+        let parts = states.parts(state);
+        assert!(parts.iter().all(|part| part.range.start <= part.range.end));
+    }
+    for (_, named) in states.names.inodes() {
+        let path = states.names.path(&named.place);
+        let leads_outside = |name: &bytes::Bytes| {
+            matches!(&name[..], b"" | b"." | b"..") || name.contains(&b'/') || name.contains(&0)
+        };
+        assert!(!path.iter().any(leads_outside), "{path:?}");
+    }
+    !states.states.is_empty()
+}
+
 /// A namespace's local directory, named by the id of the namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalDirectory {

@@ -114,7 +114,7 @@ impl JournalStates {
                 let range = piece.range;
                 match (piece.source, layer.base) {
                     (Some(Source::Reference { of, position }), _) => {
-                        let end = position + (range.end - range.start);
+                        let end = position.saturating_add(range.end - range.start);
                         let moved = i128::from(range.start) - i128::from(position);
                         let under = layer.under(position..end, moved);
                         self.open(ContentRef::of(of), under, &mut open, &mut found);

@@ -40,11 +40,11 @@ use crate::store::model::ids::Dentry;
 use crate::store::model::version::{ContentRef, Ino, Timestamp, VersionId};
 use crate::store::schema::tables::{
     AppliedTable, ArchivedWatermarkTable, BindingTable, CheckpointTable, CountTable, CutTable,
-    DamagedTable, DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable, InlineTable,
-    InodeTable, LineageTable, LinkCountTable, LinkedVersionTable, LocationTable, LoggedTable,
-    LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable, RangeTable,
-    RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable, SteppedRestoreTable,
-    UncitedTable, VersionTable,
+    DamagedTable, DentryTable, DirectoryLocationTable, DroppedTable, EmptiedTable, ImportedTable,
+    InlineTable, InodeTable, LineageTable, LinkCountTable, LinkedVersionTable, LocationTable,
+    LoggedTable, LowestProvisionalTable, MovedTable, OrphanTable, PolicyTable, ProvisionalTable,
+    RangeTable, RestoredTreeTable, RowKey, RowTable, SearchedTable, SegmentTable,
+    SteppedRestoreTable, UncitedTable, VersionTable,
 };
 use crate::store::schema::tally::word;
 
@@ -106,7 +106,7 @@ pub(crate) fn dentry(key: &Bytes) -> Option<Dentry> {
 
 /// The name at the end of a `C D` key.
 pub(crate) fn entry_name(key: &Bytes) -> Bytes {
-    key.slice(10..)
+    key.slice(10.min(key.len())..)
 }
 
 /// Returns the first number of a key of a table whose keys begin with an inode.

@@ -13,6 +13,8 @@ use crate::store::model::error::StoreError;
 /// Format of `namespace.json` and of everything below it.
 const FORMAT: u32 = 1;
 const KEY: &str = "namespace.json";
+/// The longest `namespace.json` that is read, in bytes: thousands of settings.
+const BYTES_MAX: u64 = 4 << 20;
 
 /// Name of the last member: the CRC32C, in hexadecimal, of every byte before the name.
 const CHECKSUM: &str = "\"crc32c\"";
@@ -92,7 +94,7 @@ impl Manifest {
     /// Reads the manifest; `None` if there is none.
     pub(crate) async fn find(backend: &Backend) -> Result<Option<Self>, StoreError> {
         let whole = |bytes: &Bytes| Self::fits(bytes).map(|()| bytes.clone());
-        match backend.get_as(KEY, whole).await {
+        match backend.get_as(KEY, BYTES_MAX, whole).await {
             Ok(bytes) => Self::read(&bytes).map(Some),
             Err(BackendError::NotFound { .. }) => Ok(None),
             Err(BackendError::Damaged { reason, .. }) => Err(changed(&reason)),
@@ -109,9 +111,16 @@ impl Manifest {
         }
     }
 
-    /// Overwrites the object.
+    /// Overwrites the object. `Invalid` if it would be too long to be read.
     pub(crate) async fn replace(&self, backend: &Backend) -> Result<(), StoreError> {
-        Ok(backend.put(KEY, self.encode()).await?)
+        let bytes = self.encode();
+        if bytes.len() as u64 > BYTES_MAX {
+            let len = bytes.len();
+            return Err(StoreError::Invalid(format!(
+                "{KEY} would have {len} bytes, of which {BYTES_MAX} are read: remove settings first"
+            )));
+        }
+        Ok(backend.put(KEY, bytes).await?)
     }
 
     /// Deletes the object.

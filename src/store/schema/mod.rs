@@ -17,3 +17,4 @@ pub(crate) mod retention_rows;
 pub(crate) mod rows;
 pub(crate) mod tables;
 pub(crate) mod tally;
+pub(crate) mod writer_object;

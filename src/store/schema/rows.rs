@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
@@ -22,6 +23,11 @@ pub(crate) use crate::store::schema::retention_rows::{
 
 /// Format of every row this build writes.
 pub(crate) const FORMAT: u8 = 1;
+
+/// Bytes of a content that one range row describes.
+pub(crate) const RANGE_BYTES: u64 = 8 << 20;
+/// Maximum number of bytes in one extent.
+pub(crate) const EXTENT_BYTES: u64 = 256 << 10;
 
 pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
     encode_in(vec![FORMAT], row)
@@ -332,6 +338,18 @@ pub(crate) struct ExtentSlice {
 }
 
 impl ExtentSlice {
+    /// Tells whether it lies in a range and shows bytes that its extent has.
+    fn is_possible(&self) -> bool {
+        let (start, len) = (u64::from(self.start), u64::from(self.len));
+        let extent = match &self.source {
+            ExtentSource::Segment { len, .. } if u64::from(*len) > EXTENT_BYTES => return false,
+            ExtentSource::Segment { len, .. } => u64::from(*len),
+            ExtentSource::Inline(bytes) => bytes.len() as u64,
+            ExtentSource::Zero => RANGE_BYTES,
+        };
+        u64::from(self.skip) + len <= extent && start + len <= RANGE_BYTES
+    }
+
     pub(crate) fn end(&self) -> u32 {
         self.start + self.len
     }
@@ -348,13 +366,29 @@ impl ExtentSlice {
     }
 }
 
-/// `C F`: a range of a lineage at a timestamp.
+/// `C F`: a range of a lineage at a timestamp. Its slices are ascending, do not overlap, and show bytes that their extents have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RangeRow {
     /// All extents of the range; a byte that none covers is a hole.
+    #[serde(deserialize_with = "possible_slices")]
     Whole(Vec<ExtentSlice>),
     /// Extents that hide those of the next older row.
+    #[serde(deserialize_with = "possible_slices")]
     Delta(Vec<ExtentSlice>),
+}
+
+/// Decodes the slices of a range row. Offsets and lengths that cannot be are an error, so that no reader has to check them.
+fn possible_slices<'de, D: Deserializer<'de>>(row: D) -> Result<Vec<ExtentSlice>, D::Error> {
+    let slices = Vec::<ExtentSlice>::deserialize(row)?;
+    let mut end = 0;
+    for slice in &slices {
+        if u64::from(slice.start) < end || !slice.is_possible() {
+            let start = slice.start;
+            return Err(D::Error::custom(format!("an impossible slice at {start}")));
+        }
+        end = u64::from(slice.start) + u64::from(slice.len);
+    }
+    Ok(slices)
 }
 
 impl RangeRow {
@@ -488,6 +522,61 @@ pub(crate) enum UncitedWait {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn slice(start: u32, len: u32, skip: u32, source: ExtentSource) -> ExtentSlice {
+        ExtentSlice {
+            start,
+            len,
+            skip,
+            source,
+        }
+    }
+
+    #[test]
+    fn a_range_row_whose_slices_cannot_be_is_refused() {
+        let inline = || ExtentSource::Inline(Bytes::from_static(b"four"));
+        let stored = |len| ExtentSource::Segment {
+            epoch: 1,
+            sequence: 1,
+            offset: u32::MAX,
+            len,
+            hash: [0; 16],
+        };
+        let (range, extent) = (RANGE_BYTES as u32, EXTENT_BYTES as u32);
+        let possible = [
+            vec![],
+            vec![slice(0, 4, 0, inline()), slice(4, 3, 1, inline())],
+            vec![slice(range - extent, extent, 0, stored(extent))],
+            vec![slice(0, range, 0, ExtentSource::Zero)],
+        ];
+        let impossible = [
+            vec![slice(0, 4, 1, inline())],
+            vec![slice(0, 2, u32::MAX, inline())],
+            vec![slice(0, 4, 0, inline()), slice(3, 1, 0, inline())],
+            vec![slice(5, 1, 0, inline()), slice(0, 1, 0, inline())],
+            vec![slice(range - 1, 4, 0, inline())],
+            vec![slice(u32::MAX, 4, 0, inline())],
+            vec![slice(0, 1, 0, stored(extent + 1))],
+            vec![slice(0, u32::MAX, 0, stored(u32::MAX))],
+            vec![slice(0, 8, extent - 4, stored(extent))],
+            vec![slice(1, range, 0, ExtentSource::Zero)],
+            vec![slice(0, 1, range, ExtentSource::Zero)],
+        ];
+        let decoded = |row: RangeRow| decode::<RangeRow>("C F", &encode(&row));
+        for (slices, is_possible) in possible
+            .into_iter()
+            .map(|slices| (slices, true))
+            .chain(impossible.into_iter().map(|slices| (slices, false)))
+        {
+            for row in [RangeRow::Whole(slices.clone()), RangeRow::Delta(slices)] {
+                let found = decoded(row.clone());
+                match is_possible {
+                    true => assert_eq!(found.unwrap(), row),
+                    false => assert!(matches!(found, Err(StoreError::Corrupt(_))), "{row:?}"),
+                }
+            }
+        }
+    }
 
     #[test]
     fn an_unknown_format_is_refused_with_its_number() {

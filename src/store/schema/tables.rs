@@ -20,9 +20,9 @@ use crate::store::schema::retention_rows::{
     CapRow, DirectoryPolicyRow, ForgottenRow, WaitingDrops,
 };
 use crate::store::schema::rows::{
-    BindingRow, CheckpointRow, DamagedRow, DentryRow, DirectoryLocation, ImportedRow, InodeRow, LineageRow,
-    LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy, RangeRow, SearchedRow, SegmentRow,
-    UncitedRow, VersionRecord, decode, encode,
+    BindingRow, CheckpointRow, DamagedRow, DentryRow, DirectoryLocation, ImportedRow, InodeRow,
+    LineageRow, LocationRow, LogPlace, MovedRow, OrphanRow, PendingPolicy, RangeRow, SearchedRow,
+    SegmentRow, UncitedRow, VersionRecord, decode, encode,
 };
 use crate::store::schema::tally::{self, RowTally};
 

@@ -371,7 +371,9 @@ pub(crate) async fn log_twin(ns: &Namespace, cluster: &TestCluster) {
         miscounted.is_empty(),
         "counts that differ from the counted rows: {miscounted:#?}"
     );
-    let names = crate::store::check::name_faults(index.as_ref()).await.unwrap();
+    let names = crate::store::check::name_faults(index.as_ref())
+        .await
+        .unwrap();
     assert!(names.is_empty(), "names that do not agree: {names:#?}");
 }
 

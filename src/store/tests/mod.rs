@@ -1,6 +1,7 @@
 //! The store through its public interface: on a bucket in memory, reopened with the cache kept or wiped.
 
 mod audited;
+mod backend_timeout;
 mod basics;
 mod blob;
 mod blob_list;
@@ -20,6 +21,7 @@ mod forget_saves;
 mod forget_stored;
 mod full;
 mod held_open;
+mod hostile_rows;
 mod hot_chains;
 mod inline;
 mod labels;
@@ -205,6 +207,9 @@ fn config(cache_dir: PathBuf) -> NamespaceConfig {
             part_bytes: 1 << 10,
             ..CheckpointLimits::default()
         },
+        takeover: Takeover::Now,
+        lease: LeaseTimes::default(),
+        backend_timeout: None,
     }
 }
 

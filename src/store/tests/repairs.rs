@@ -23,7 +23,8 @@ fn with_data(data: DataReads) -> CheckConfig {
 }
 
 async fn checked(cluster: &TestCluster, data: DataReads) -> CheckReport {
-    let checked = check_log(&cluster.backend, "default", &with_data(data), |_| {});
+    let config = with_data(data);
+    let checked = check_log(&cluster.backend, "default", &config, |_| {});
     checked.await.unwrap()
 }
 
@@ -124,7 +125,8 @@ async fn prepared(name: &str) -> TestCluster {
         }
     }
     let linked = save(&ns, ROOT, b"linked", &text(9, 0)).await;
-    let made = ns.tree.link(linked, dir.ino, b"other", &author());
+    let by = author();
+    let made = ns.tree.link(linked, dir.ino, b"other", &by);
     made.await.unwrap();
     save(&ns, ROOT, b"linked", &text(9, 1)).await;
     let author = author();
@@ -363,7 +365,8 @@ async fn a_damaged_segment_marks_its_versions_and_an_older_one_is_offered() {
 async fn overwrite(ns: &Namespace, name: &[u8], offset: u64, bytes: Vec<u8>) {
     let ino = ns.tree.lookup(ROOT, name).await.unwrap().unwrap().ino;
     let file = ns.tree.file(ino).await.unwrap();
-    let written = file.write(offset, bytes.into(), &author());
+    let by = author();
+    let written = file.write(offset, bytes.into(), &by);
     written.await.unwrap();
     close(&file).await;
     drop(file);
@@ -491,7 +494,7 @@ async fn extents_that_garbage_collection_has_copied_are_found_where_they_are() {
         .await
         .unwrap();
     settle(&ns, &cluster).await;
-    assert_eq!(super::reclaim::rows_of(&ns, b"GM").await, 1);
+    assert_eq!(reclaim::rows_of(&ns, b"GM").await, 1);
     leave(ns).await;
     let found = checked(&cluster, DataReads::All).await;
     sound(&found);

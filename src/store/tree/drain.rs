@@ -1,9 +1,11 @@
-//! Drain: waits until the bucket has every change, retrying failed attempts, and detects when an attempt makes no more progress.
+//! Drain: waits until the bucket has every change, retrying failed attempts, and detects when an attempt makes no more progress. So does a write
+//! that waits for room.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cache::BudgetPermit;
 use crate::store::model::error::StoreError;
 use crate::store::tree::Tree;
 
@@ -35,6 +37,21 @@ impl Tree {
         self.commit.upload_log(true).await?;
         self.core.journal.trim();
         Ok(())
+    }
+
+    /// Waits for room for `len` bytes in the dirty budget.
+    ///
+    /// # Errors
+    /// `Unavailable` if nothing reaches the bucket for the time that the configuration sets.
+    pub(crate) async fn room_in_budget(&self, len: u64) -> Result<BudgetPermit, StoreError> {
+        let Some(limit) = self.core.config.backend_timeout else {
+            return Ok(self.data.budget.acquire(len).await);
+        };
+        tokio::select! {
+            biased;
+            permit = self.data.budget.acquire(len) => Ok(permit),
+            stalled = self.stalled(limit) => Err(stalled),
+        }
     }
 
     /// Waits until there has been no progress for `stall`, and returns an error with the reason.

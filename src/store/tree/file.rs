@@ -482,7 +482,7 @@ impl File {
         tree.core.health.check()?;
         let (mut waiting, len) = (tree.waiting(), bytes.len() as u64);
         loop {
-            let permit = tree.data.budget.acquire(len).await;
+            let permit = tree.room_in_budget(len).await?;
             let mut locked = self.lock_to_change().await?;
             let mut file = locked.file().ok_or(StoreError::IsDirectory)?;
             let at = offset.unwrap_or(file.attrs.size);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::store::index::snapshot::Snapshot;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::Dentry;
+use crate::store::model::ids::{DIRECTORIES_ABOVE_MAX, Dentry};
 use crate::store::model::version::{Attrs, Content, Ino, Kind, ROOT, Stat};
 use crate::store::schema::journal_record::Dependencies;
 use crate::store::schema::keys;
@@ -156,9 +156,18 @@ impl Tree {
     }
 
     /// Returns all ancestors of `directory`, nearest first.
+    ///
+    /// # Errors
+    /// As [`Self::parent`]; `Corrupt` for directories that are in each other.
     pub(crate) async fn lineage(&self, directory: Ino) -> Result<Vec<Ino>, StoreError> {
         let (mut above, mut at) = (Vec::new(), directory);
         while at != ROOT {
+            if above.len() == DIRECTORIES_ABOVE_MAX {
+                return Err(StoreError::Corrupt(format!(
+                    "directory {} is in a circle of directories",
+                    directory.0
+                )));
+            }
             at = self.parent(at).await?;
             above.push(at);
         }

@@ -124,7 +124,7 @@ impl AtomicPut {
                 None => {
                     // The written bytes are enqueued before the wait: else waiting callers would hold the budget they wait for.
                     self.hand_over().await?;
-                    tree.data.budget.acquire(len).await
+                    tree.room_in_budget(len).await?
                 }
             };
             let mut file = self.file.locked();

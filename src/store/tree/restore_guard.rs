@@ -67,12 +67,12 @@ impl Tree {
         directory: Ino,
     ) -> Result<bool, StoreError> {
         let rows = self.core.index.snapshot();
-        let mut open = vec![ino];
+        let (mut open, mut seen) = (vec![ino], BTreeSet::new());
         while let Some(at) = open.pop() {
             if at == directory {
                 return Ok(true);
             }
-            if at == ROOT || at == Ino(0) {
+            if at == ROOT || at == Ino(0) || !seen.insert(at) {
                 continue;
             }
             match rows.row(&keys::inode(at)).await? {

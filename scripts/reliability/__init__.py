@@ -1,0 +1,1 @@
+"""Real faults under load, and a ledger that says what may not be lost."""
