@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 const SCRIPT_LIMIT: Duration = Duration::from_secs(300);
 
 /// The result of a command.
+#[derive(Debug)]
 pub(crate) struct CommandResult {
     /// The command line.
     what: String,
