@@ -2,11 +2,11 @@
 //! it. No verb takes a namespace from a mount: on a URL the change is made by the daemon of this machine that has the namespace mounted,
 //! or, where the user says that no other machine has it mounted, by a writer that this command opens.
 
-mod arguments;
+pub(super) mod arguments;
 mod forget_arguments;
 mod label_arguments;
 mod retention_arguments;
-mod writer;
+pub(super) mod writer;
 
 use super::error::CliError;
 use super::progress::Waiting;
@@ -15,8 +15,8 @@ use super::read::printer::{PrintForm, RowPrinter};
 use super::read::source::ReadTarget;
 use crate::config::DEFAULT_NAMESPACE;
 use crate::verbs::{ChangeVerb, TimedPath};
-use arguments::ChangePlace;
-pub(super) use arguments::{RestoreArguments, UndeleteArguments, WriterArguments, WriterConsent};
+use arguments::{ChangePlace, WriterConsent};
+pub(super) use arguments::{RestoreArguments, UndeleteArguments};
 pub(super) use forget_arguments::ForgetArguments;
 use label_arguments::LabelChangePlace;
 pub(super) use label_arguments::{LabelChangeCommand, LabelCommand};
@@ -24,7 +24,6 @@ use retention_arguments::RetentionWay;
 pub(super) use retention_arguments::{PolicyCommand, PruneArguments};
 use std::process::ExitCode;
 use writer::ChangeWay;
-pub(super) use writer::RepairAccess;
 
 /// What a command that may change something does.
 pub(super) enum ChangeStart {

@@ -4,7 +4,7 @@ mod output;
 mod progress;
 mod repairer;
 
-use super::change::{WriterArguments, WriterConsent};
+use super::change::arguments::{WriterArguments, WriterConsent};
 use super::connection::ConnectionArguments;
 use super::error::CliError;
 use super::place::temporary_directory;
