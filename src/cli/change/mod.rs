@@ -2,7 +2,7 @@
 //! it. No verb takes a namespace from a mount: on a URL the change is made by the daemon of this machine that has the namespace mounted,
 //! or, where the user says that no other machine has it mounted, by a writer that this command opens.
 
-pub(super) mod arguments;
+mod arguments;
 mod forget_arguments;
 mod label_arguments;
 mod retention_arguments;
@@ -13,9 +13,10 @@ use super::progress::Waiting;
 use super::read::ReadJob;
 use super::read::printer::{PrintForm, RowPrinter};
 use super::read::source::ReadTarget;
+use super::writer_consent::WriterConsent;
 use crate::config::DEFAULT_NAMESPACE;
 use crate::verbs::{ChangeVerb, TimedPath};
-use arguments::{ChangePlace, WriterConsent};
+use arguments::ChangePlace;
 pub(super) use arguments::{RestoreArguments, UndeleteArguments};
 pub(super) use forget_arguments::ForgetArguments;
 use label_arguments::LabelChangePlace;

@@ -1,10 +1,10 @@
 //! `rewindfs check --repair`: opens the namespace as its writer, mends it, and prints what was mended.
 
-use crate::cli::change::arguments::WriterConsent;
 use crate::cli::change::writer::RepairAccess;
 use crate::cli::check::Check;
 use crate::cli::check::progress::CheckProgress;
 use crate::cli::error::CliError;
+use crate::cli::writer_consent::WriterConsent;
 use crate::store::{CheckConfig, repair};
 use std::time::Duration;
 
