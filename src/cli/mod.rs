@@ -23,6 +23,7 @@ mod stamp;
 mod status;
 mod value;
 mod wait;
+mod writer_consent;
 
 use crate::fuse::Unmount;
 use clap::{CommandFactory, Parser, Subcommand};

@@ -114,13 +114,29 @@ pub(crate) struct Origin {
     pub(crate) read: String,
 }
 
+/// Writes so many rows that the engine writes tables.
+const MANY_ROWS: &str = "python3 -c '
+import os
+for number in range(500):
+    file = os.open(\"row-%d\" % number, os.O_CREAT | os.O_WRONLY)
+    os.write(file, os.urandom(3800))
+    os.fsync(file)
+    os.close(file)
+'";
+
 impl Origin {
     pub(crate) fn new() -> Self {
+        Self::after(":")
+    }
+
+    /// Makes the namespace after a script.
+    fn after(script: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let origin = directory.path().join("origin");
         fs::create_dir(&origin).unwrap();
         let place = Place::local(&origin);
         let mut mount = TestMount::start(&place, &[]);
+        mount.sh(script);
         save(&mount);
         save(&mount);
         // An unmount moves the rows of the write-ahead log into tables; a kill leaves them there.
@@ -191,6 +207,7 @@ impl Copied {
         let mut command = Command::new(PROGRAM);
         command
             .args(mount_arguments(&self.place, &root, &cache))
+            .args(["--takeover", "now"])
             .envs(self.place.variables.iter().cloned());
         let mounted = shell::run(&mut command, LIMIT);
         if mounted.code != Some(0) {
@@ -339,7 +356,17 @@ fn each_harm(
     choose: fn(Vec<PathBuf>) -> PathBuf,
     expected: [Expected; 3],
 ) {
-    let origin = Origin::new();
+    each_harm_of(&Origin::new(), class, part, choose, expected);
+}
+
+#[track_caller]
+fn each_harm_of(
+    origin: &Origin,
+    class: &str,
+    part: &str,
+    choose: fn(Vec<PathBuf>) -> PathBuf,
+    expected: [Expected; 3],
+) {
     for (harm, expected) in HARMS.into_iter().zip(expected) {
         let bucket = origin.copy(&format!("{harm:?}"));
         let object = choose(bucket.objects(part));
@@ -349,8 +376,8 @@ fn each_harm(
         // A mount may write, so it has a bucket of its own.
         let other = origin.copy(&format!("{harm:?}-mounted"));
         harm.apply(&other.namespace.join(&object));
-        let seen = shows(expected.seen, &other, &origin);
-        let mended = mends(expected.mended, &bucket, &origin);
+        let seen = shows(expected.seen, &other, origin);
+        let mended = mends(expected.mended, &bucket, origin);
         println!("| {class} | {} | {seen} | {said} | {mended} |", harm.word());
     }
 }
@@ -456,7 +483,8 @@ fn a_damaged_table_of_the_index_is_refused_or_named() {
         said: Said::Either,
         mended: Mended::Either,
     };
-    each_harm(
+    each_harm_of(
+        &Origin::after(MANY_ROWS),
         "the engine's table (`meta/compacted/`)",
         "meta/compacted",
         newest,
@@ -479,6 +507,16 @@ fn a_damaged_epoch_object_is_not_needed() {
     each_harm(
         "proof of an epoch (`epochs/`)",
         "epochs",
+        newest,
+        [UNNOTICED; 3],
+    );
+}
+
+#[test]
+fn a_damaged_writer_object_is_not_needed() {
+    each_harm(
+        "the writer's heartbeat (`writer.json`)",
+        "writer.json",
         newest,
         [UNNOTICED; 3],
     );

@@ -69,7 +69,14 @@ fn an_older_version_is_offered_and_restored_and_the_mark_is_an_attribute() {
     );
     assert!(shown.contains("Input/output error"), "{shown}");
 
-    let command = findings[0]["restore"].as_str().unwrap();
+    restore_as_offered(&bucket, &origin, &findings[0]);
+}
+
+/// Runs the command that a finding offers, and fails unless the file then has its older bytes.
+#[track_caller]
+fn restore_as_offered(bucket: &Copied, origin: &Origin, finding: &Value) {
+    let path = finding["path"].as_str().unwrap();
+    let command = finding["restore"].as_str().unwrap();
     let words: Vec<&str> = command.split(' ').collect();
     assert_eq!(
         words[..3],

@@ -1,41 +1,14 @@
 //! The arguments that verbs which change share.
 
 use crate::cli::error::CliError;
-use crate::cli::place;
 use crate::cli::read::PlaceArguments;
 use crate::cli::read::arguments::{FormArguments, ReadPlace, in_mount_of, is_url};
 use crate::cli::read::source::ReadTarget;
+use crate::cli::writer_consent::{WriterArguments, WriterConsent};
 use crate::verbs::{PathText, TimedPath};
 use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-
-/// How a verb on a URL gets its namespace.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct WriterArguments {
-    /// With a URL that no mount of this machine has: no other machine has it mounted either, so write it from here
-    #[arg(long)]
-    no_writer: bool,
-    /// With --no-writer, the directory for cache and journal, that of the mounts of this store on this machine [default:
-    /// ~/.cache/rewindfs, for root /var/cache/rewindfs]
-    #[arg(long, value_name = "DIR", requires = "no_writer")]
-    cache_dir: Option<PathBuf>,
-}
-
-impl WriterArguments {
-    /// Tells whether a command on a URL may write a namespace that no mount of this machine has.
-    ///
-    /// # Errors
-    /// A usage error where no directory for cache and journal is known.
-    pub(in crate::cli) fn on_url(self) -> Result<WriterConsent, CliError> {
-        Ok(match (self.no_writer, self.cache_dir) {
-            (false, _) => WriterConsent::None,
-            (true, Some(directory)) => WriterConsent::NoOtherWriter(place::from_root(&directory)?),
-            (true, None) => WriterConsent::NoOtherWriter(place::cache_directory()?),
-        })
-    }
-}
 
 /// The arguments of `rewindfs undelete`.
 #[derive(Debug, Args)]
@@ -90,15 +63,6 @@ impl RestoreArguments {
             ))),
         }
     }
-}
-
-/// Whether a verb may write a namespace that no mount of this machine has.
-#[derive(Debug)]
-pub(in crate::cli) enum WriterConsent {
-    /// No: another machine may write it.
-    None,
-    /// The user says that no other machine has it. The directory is for cache and journal.
-    NoOtherWriter(PathBuf),
 }
 
 /// What a verb changes, and where.

@@ -1,10 +1,11 @@
 //! The arguments of `rewindfs forget`.
 
-use super::arguments::{ChangePlace, WriterArguments, find};
+use super::arguments::{ChangePlace, find};
 use super::retention_arguments::RetentionWay;
 use crate::cli::error::CliError;
 use crate::cli::read::PlaceArguments;
 use crate::cli::read::arguments::FormArguments;
+use crate::cli::writer_consent::WriterArguments;
 use crate::fs::past::stamp::TimeName;
 use crate::verbs::{ChangeVerb, ForgetVerb, ReadVerb};
 use clap::Args;

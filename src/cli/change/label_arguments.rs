@@ -1,9 +1,10 @@
 //! The arguments of `rewindfs label`.
 
-use super::arguments::{ChangePlace, WriterArguments, find};
+use super::arguments::{ChangePlace, find};
 use crate::cli::error::CliError;
 use crate::cli::read::arguments::{FormArguments, SourceArguments, is_url};
 use crate::cli::read::{LabelListArguments, PlaceArguments};
+use crate::cli::writer_consent::WriterArguments;
 use crate::env::{Env, SystemEnv};
 use crate::fs::past::until::{UntilError, parse_until};
 use crate::store::{Timestamp, check_label_name};

@@ -6,17 +6,18 @@ mod arguments;
 mod forget_arguments;
 mod label_arguments;
 mod retention_arguments;
-mod writer;
+pub(super) mod writer;
 
 use super::error::CliError;
 use super::progress::Waiting;
 use super::read::ReadJob;
 use super::read::printer::{PrintForm, RowPrinter};
 use super::read::source::ReadTarget;
+use super::writer_consent::WriterConsent;
 use crate::config::DEFAULT_NAMESPACE;
 use crate::verbs::{ChangeVerb, TimedPath};
 use arguments::ChangePlace;
-pub(super) use arguments::{RestoreArguments, UndeleteArguments, WriterArguments, WriterConsent};
+pub(super) use arguments::{RestoreArguments, UndeleteArguments};
 pub(super) use forget_arguments::ForgetArguments;
 use label_arguments::LabelChangePlace;
 pub(super) use label_arguments::{LabelChangeCommand, LabelCommand};
@@ -24,7 +25,6 @@ use retention_arguments::RetentionWay;
 pub(super) use retention_arguments::{PolicyCommand, PruneArguments};
 use std::process::ExitCode;
 use writer::ChangeWay;
-pub(super) use writer::RepairAccess;
 
 /// What a command that may change something does.
 pub(super) enum ChangeStart {

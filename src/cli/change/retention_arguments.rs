@@ -1,9 +1,10 @@
 //! The arguments of `rewindfs policy` and `rewindfs prune`.
 
-use super::arguments::{ChangePlace, WriterArguments, find};
+use super::arguments::{ChangePlace, find};
 use crate::cli::error::CliError;
 use crate::cli::read::PlaceArguments;
 use crate::cli::read::arguments::{FormArguments, ReadPlace, SourceArguments, is_url};
+use crate::cli::writer_consent::WriterArguments;
 use crate::store::Policy;
 use crate::verbs::{
     ChangeVerb, DirectoryPolicyChange, DirectoryPolicyRequest, PolicyRequest, PruneRequest,

@@ -1,11 +1,11 @@
 //! How a verb that changes reaches its namespace: through the daemon of a mount, or by a writer of its own.
 
-use super::arguments::WriterConsent;
 use crate::backend::{Backend, BackendConfig};
 use crate::cli::error::CliError;
 use crate::cli::namespace::show_time;
 use crate::cli::place;
 use crate::cli::read::source::ReadTarget;
+use crate::cli::writer_consent::WriterConsent;
 use crate::config::{DEFAULT_VERSIONS_NAME, StoreUrl};
 use crate::control::{self, Request, Response};
 use crate::daemon::{StoreUse, open_store};

@@ -4,10 +4,10 @@ mod output;
 mod progress;
 mod repairer;
 
-use super::change::{WriterArguments, WriterConsent};
 use super::connection::ConnectionArguments;
 use super::error::CliError;
 use super::place::temporary_directory;
+use super::writer_consent::{WriterArguments, WriterConsent};
 use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{ConnectionOptions, DEFAULT_NAMESPACE, StoreUrl};
 use crate::env::{Env, SystemEnv};

@@ -1,8 +1,10 @@
 //! `rewindfs check --repair`: opens the namespace as its writer, mends it, and prints what was mended.
 
-use super::{Check, CheckProgress, WriterConsent};
-use crate::cli::change::RepairAccess;
+use crate::cli::change::writer::RepairAccess;
+use crate::cli::check::Check;
+use crate::cli::check::progress::CheckProgress;
 use crate::cli::error::CliError;
+use crate::cli::writer_consent::WriterConsent;
 use crate::store::{CheckConfig, repair};
 use std::time::Duration;
 

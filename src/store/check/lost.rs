@@ -79,7 +79,7 @@ impl LostExtents {
     fn note(&mut self, extent: &SoughtExtent, loss: Loss) {
         self.count += 1;
         if self.all.len() < LOST_MAX {
-            let segment = extent.segment();
+            let segment = extent.sought_in();
             self.all.insert(extent.cited, LostExtent { loss, segment });
         }
     }
@@ -194,10 +194,10 @@ impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
         let (mut waiting, mut bytes) = (Vec::new(), 0);
         let mut head = extents.next().await?;
         while let Some(first) = head.take() {
-            let id = first.segment();
+            let id = first.sought_in();
             let mut own = vec![first];
             while let Some(next) = extents.next().await? {
-                if next.segment() != id {
+                if next.sought_in() != id {
                     head = Some(next);
                     break;
                 }
@@ -263,7 +263,7 @@ impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
 
     /// Returns where garbage collection has copied an extent to.
     async fn relocated(&mut self, extent: &SoughtExtent) -> Result<Option<ExtentId>, StoreError> {
-        let id = extent.segment();
+        let id = extent.sought_in();
         // The row of a segment has an entry for each extent, and most of them are asked for one after another.
         if self.relocations.as_ref().is_none_or(|(of, _)| *of != id) {
             let row = self.index.get(&keys::moved(id.epoch, id.sequence)).await?;

@@ -296,7 +296,7 @@ fn behind(upto: BatchId, reached: LogPosition, replay: &LogReplay<'_>) -> String
 
 /// Returns the keys of counts that differ from a recount of the other rows.
 #[cfg(test)]
-pub(crate) async fn recount(index: &dyn MetaRead) -> Result<Vec<bytes::Bytes>, StoreError> {
+pub(crate) async fn wrong_counts(index: &dyn MetaRead) -> Result<Vec<bytes::Bytes>, StoreError> {
     Ok(recounted(index).await?.keys)
 }
 

@@ -203,7 +203,7 @@ impl SoughtExtent {
     }
 
     /// The segment in which it is looked for.
-    pub(super) fn segment(&self) -> SegmentId {
+    pub(super) fn sought_in(&self) -> SegmentId {
         SegmentId {
             epoch: self.at.epoch,
             sequence: self.at.sequence,

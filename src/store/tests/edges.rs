@@ -300,7 +300,10 @@ async fn check_names_a_wrong_count_of_files() {
     };
     keys::applied().put(&mut batch, &wrong);
     let _commit = index.commit(batch).await.unwrap();
-    assert_eq!(crate::store::check::recount(&index).await.unwrap(), ["GA"]);
+    assert_eq!(
+        crate::store::check::wrong_counts(&index).await.unwrap(),
+        ["GA"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

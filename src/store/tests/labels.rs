@@ -371,7 +371,9 @@ async fn a_recount_finds_a_label_that_no_other_row_leads_to() {
     ns.commit.enqueue(txn).unwrap();
     ns.drain().await.unwrap();
     let index = ns.core.index.rows();
-    let wrong = crate::store::check::recount(index.as_ref()).await.unwrap();
+    let wrong = crate::store::check::wrong_counts(index.as_ref())
+        .await
+        .unwrap();
     assert_eq!(wrong, [time.bytes(), lapse.bytes()]);
     leave(ns).await;
 }

@@ -84,7 +84,7 @@ async fn a_name_that_a_linked_file_without_a_version_replaces_keeps_its_past() {
     let all = history(&ns, ROOT, b"f").await;
     assert_eq!(all.last().map(Vec::as_slice), Some(&b"new"[..]));
     ns.drain().await.unwrap();
-    let wrong = crate::store::check::recount(ns.core.index.stored().as_ref()).await;
+    let wrong = crate::store::check::wrong_counts(ns.core.index.stored().as_ref()).await;
     assert_eq!(wrong.unwrap(), Vec::<Bytes>::new());
     check::log_twin(&ns, &cluster).await;
     leave(ns).await;

@@ -52,47 +52,8 @@ pub(super) async fn mend<F: Fn(CheckStep) + Send + Sync>(
                 .await?;
             continue;
         }
-        match key.first_chunk::<2>().copied().unwrap_or_default() {
-            CountTable::PREFIX => {
-                let row: RowKey<CountTable> = RowKey::scanned(key.clone())?;
-                let dropped = keys::counted(&key).filter(|_| proof == LogProof::Whole && by < 0);
-                writer
-                    .change(key, |txn| {
-                        txn.merge(row, &by);
-                        if let Some(content) = dropped {
-                            txn.put(keys::dropped(content, txn.timestamp), &());
-                        }
-                    })
-                    .await?;
-            }
-            AmountTable::PREFIX => {
-                let row: RowKey<AmountTable> = RowKey::scanned(key.clone())?;
-                writer.change(key, |txn| txn.merge(row, &by)).await?;
-            }
-            BindingTable::PREFIX if by > 0 => match binding(index, &key).await? {
-                Some(row) => {
-                    let put = key.clone();
-                    writer
-                        .change(key, |txn| txn.rows.put(put, encode(&row)))
-                        .await?;
-                }
-                None => left.add(&key),
-            },
-            BindingTable::PREFIX
-            | DueTable::PREFIX
-            | KeptTable::PREFIX
-            | LabeledTable::PREFIX
-            | LabelTimeTable::PREFIX
-            | LapseTable::PREFIX => {
-                let row = key.clone();
-                writer
-                    .change(key, |txn| match by > 0 {
-                        true => txn.rows.put(row, encode(&())),
-                        false => txn.rows.delete(row),
-                    })
-                    .await?;
-            }
-            _ => left.add(&key),
+        if mend_row(index, &key, by, proof, writer).await? == CountRepair::Left {
+            left.add(&key);
         }
     }
     let (usage, stored) = (counts.usage(), counts.stored());
@@ -107,6 +68,63 @@ pub(super) async fn mend<F: Fn(CheckStep) + Send + Sync>(
             .await?;
     }
     Ok(left)
+}
+
+/// Whether a count was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CountRepair {
+    Set,
+    Left,
+}
+
+/// Sets the count of a content or of a label, or writes or deletes a filing.
+async fn mend_row<F: Fn(CheckStep) + Send + Sync>(
+    index: &dyn MetaRead,
+    key: &Bytes,
+    by: i64,
+    proof: LogProof,
+    writer: &mut RepairWriter<'_, F>,
+) -> Result<CountRepair, StoreError> {
+    let row = key.clone();
+    match key.first_chunk::<2>().copied().unwrap_or_default() {
+        CountTable::PREFIX => {
+            let count: RowKey<CountTable> = RowKey::scanned(row)?;
+            let dropped = keys::counted(key).filter(|_| proof == LogProof::Whole && by < 0);
+            let set = writer.change(key.clone(), |txn| {
+                txn.merge(count, &by);
+                if let Some(content) = dropped {
+                    txn.put(keys::dropped(content, txn.timestamp), &());
+                }
+            });
+            set.await?;
+        }
+        AmountTable::PREFIX => {
+            let amount: RowKey<AmountTable> = RowKey::scanned(row)?;
+            let set = writer.change(key.clone(), |txn| txn.merge(amount, &by));
+            set.await?;
+        }
+        BindingTable::PREFIX if by > 0 => {
+            let Some(value) = binding(index, key).await? else {
+                return Ok(CountRepair::Left);
+            };
+            let put = writer.change(key.clone(), |txn| txn.rows.put(row, encode(&value)));
+            put.await?;
+        }
+        BindingTable::PREFIX
+        | DueTable::PREFIX
+        | KeptTable::PREFIX
+        | LabeledTable::PREFIX
+        | LabelTimeTable::PREFIX
+        | LapseTable::PREFIX => {
+            let set = writer.change(key.clone(), |txn| match by > 0 {
+                true => txn.rows.put(row, encode(&())),
+                false => txn.rows.delete(row),
+            });
+            set.await?;
+        }
+        _ => return Ok(CountRepair::Left),
+    }
+    Ok(CountRepair::Set)
 }
 
 /// The change of the count of an extent.

@@ -17,7 +17,7 @@ async fn counted(ns: &Namespace) -> (u64, u64) {
 
 pub(super) async fn assert_recounted(ns: &Namespace) {
     ns.drain().await.unwrap();
-    let wrong = crate::store::check::recount(ns.core.index.stored().as_ref()).await;
+    let wrong = crate::store::check::wrong_counts(ns.core.index.stored().as_ref()).await;
     assert_eq!(wrong.unwrap(), Vec::<Bytes>::new(), "wrong counts");
 }
 

@@ -177,7 +177,9 @@ async fn a_wrong_amount_of_a_label_is_found() {
         ns.commit.enqueue(txn).unwrap();
         ns.drain().await.unwrap();
         let stored = ns.core.index.stored();
-        let wrong = crate::store::check::recount(stored.as_ref()).await.unwrap();
+        let wrong = crate::store::check::wrong_counts(stored.as_ref())
+            .await
+            .unwrap();
         assert_eq!(wrong, [key.clone().bytes()]);
         let mut txn = ns.gc.gc_txn(vec![key.clone().bytes()]);
         txn.merge(key, &-1);
