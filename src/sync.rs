@@ -6,7 +6,7 @@
 
 pub(crate) use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
 };
 use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 

@@ -32,7 +32,6 @@ use error::not_opened;
 use groups::Groups;
 pub use lease::tell_waiting;
 use sd_notify::NotifyState;
-use standby::Standby;
 use status::StatusCollector;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -135,7 +134,6 @@ impl Daemon {
         in_thread(&groups.blocking, "prepare", ready).await??;
         descriptors::raise_limit();
         let layers = Layers::open(&config, Arc::clone(&env), &groups).await?;
-        let backend = layers.backend.clone();
 
         let cache_dir = config.store.cache_dir.clone();
         let (fs, mount) = (Arc::clone(&layers.fs), config.mount);
@@ -164,13 +162,7 @@ impl Daemon {
         core.follow_restores(&groups.below);
         core.follow_lease(&groups.below);
         if let Some(standby) = config.standby {
-            core.stand_by(Standby {
-                config: standby,
-                backend,
-                name: config.namespace,
-                env,
-                groups: groups.clone(),
-            });
+            core.stand_by(standby, config.namespace, env, groups.clone());
         }
         match core.listen(runtime_directory, &groups.commands) {
             Ok(control) => Ok(Self {

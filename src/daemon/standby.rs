@@ -17,12 +17,12 @@ use std::time::Duration;
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// What a standby needs to take the namespace.
-pub(super) struct Standby {
-    pub(super) config: StandbyConfig,
-    pub(super) backend: Backend,
-    pub(super) name: String,
-    pub(super) env: Arc<dyn Env>,
-    pub(super) groups: Groups,
+struct Standby {
+    config: StandbyConfig,
+    backend: Backend,
+    name: String,
+    env: Arc<dyn Env>,
+    groups: Groups,
 }
 
 impl Standby {
@@ -50,7 +50,20 @@ impl Standby {
 
 impl Core {
     /// Takes the namespace when its writer has ended or is dead.
-    pub(super) fn stand_by(self: &Arc<Self>, standby: Standby) {
+    pub(super) fn stand_by(
+        self: &Arc<Self>,
+        config: StandbyConfig,
+        name: String,
+        env: Arc<dyn Env>,
+        groups: Groups,
+    ) {
+        let standby = Standby {
+            config,
+            backend: self.layers.backend.clone(),
+            name,
+            env,
+            groups,
+        };
         let (core, fs) = (Arc::clone(self), Arc::clone(&self.layers.fs));
         let (followed, ending) = (
             standby.groups.followed.clone(),

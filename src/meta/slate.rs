@@ -7,6 +7,7 @@
 
 use self::config::OPEN_DEADLINE;
 use self::connect::{EngineRole, EngineTasks, OpenWatch, connect};
+use self::engine_clock::EngineClock;
 use self::reason::FailureReason;
 use self::row_layout::{FirstByteSegments, RowMerge};
 use self::status::{EngineStatus, classify, lost_race};
@@ -31,6 +32,7 @@ mod checksum;
 mod config;
 mod connect;
 mod deletions;
+mod engine_clock;
 mod follow;
 mod inspect;
 mod log_probes;
@@ -121,6 +123,7 @@ impl SlateStore {
             .with_db_cache(config.memory_cache(), 0)
             .with_merge_operator(Arc::new(RowMerge(config.merge)))
             .with_segment_extractor(Arc::new(FirstByteSegments))
+            .with_system_clock(Arc::new(EngineClock::after(config.opening.newest_tick())))
             .build();
         let db = match timeout(OPEN_DEADLINE, building).await {
             Ok(built) => built.map_err(|error| lost_race(classify(&error)))?,

@@ -268,7 +268,7 @@ pub async fn delete_namespace(
     }
     place.delete(writer_object::KEY).await?;
     Manifest::remove(&place).await?;
-    Ok(gone + 2)
+    Ok(gone + 1)
 }
 
 #[cfg(test)]

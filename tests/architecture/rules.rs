@@ -31,6 +31,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("object_store", &["backend", "meta/slate"]),
     ("foyer_memory", &["meta/slate"]),
     ("slatedb", &["meta/slate"]),
+    ("slatedb_common", &["meta/slate"]),
+    ("chrono", &["meta/slate"]),
     ("base64", &["verbs"]),
     ("regex", &["verbs"]),
     ("similar", &["verbs"]),

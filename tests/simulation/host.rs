@@ -37,7 +37,7 @@ pub(crate) const CALLER: Caller = Caller {
 pub(crate) enum CrashMode {
     /// All of it: the daemon was killed.
     Kept,
-    /// A part: the machine lost power, and what was not synced to its disk may be missing.
+    /// Without the newest records of the journal, which is not synced: the machine lost power.
     Cut,
     /// Nothing: the machine is lost.
     Wiped,
@@ -370,29 +370,15 @@ fn journal_files(cache: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Cuts what a machine without power may not have on its disk: the end of the newest journal file, and the ends of staging files.
+/// Cuts what a machine without power may not have on its disk: the end of the newest journal file.
 fn cut(cache: &Path, dice: &mut Dice) {
-    let mut files: Vec<PathBuf> = journal_files(cache).pop().into_iter().collect();
-    let namespaces = fs::read_dir(cache).into_iter().flatten().flatten();
-    for namespace in namespaces {
-        let staging = fs::read_dir(namespace.path().join("staging"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let mut staged: Vec<PathBuf> = staging
-            .map(|file| file.path())
-            .filter(|path| path.is_file())
-            .collect();
-        staged.sort();
-        files.extend(staged);
-    }
-    for path in files {
-        let length = fs::metadata(&path).map_or(0, |meta| meta.len());
+    if let Some(newest) = journal_files(cache).pop() {
+        let length = fs::metadata(&newest).map_or(0, |meta| meta.len());
         let file = fs::File::options()
             .write(true)
-            .open(&path)
-            .expect("a file of the cache");
+            .open(&newest)
+            .expect("a journal file");
         file.set_len(dice.below(length + 1))
-            .expect("a shorter file");
+            .expect("a shorter journal");
     }
 }

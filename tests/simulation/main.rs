@@ -3,7 +3,7 @@
 //! A world has a bucket that is slow and fails, two machines with cache directories, a writer that crashes at any await and on any machine,
 //! followers, and a model of names and bytes that knows what was acknowledged and what was fsynced. One seed is one schedule: the world runs on one
 //! thread of its own with a paused clock, and what is random follows from the seed. `REWINDFS_TEST_SEED` repeats one seed,
-//! `REWINDFS_TEST_WORLDS` sets the number of worlds of each kind of crash.
+//! `REWINDFS_TEST_WORLDS` sets the number of worlds of each kind of crash, `REWINDFS_TEST_LOG=debug` prints what happens.
 
 mod bucket;
 mod clock;
@@ -30,7 +30,22 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// Prints the log of a world that is looked at: `REWINDFS_TEST_LOG` is its level.
+fn start_log() {
+    if let Some(level) = std::env::var("REWINDFS_TEST_LOG")
+        .ok()
+        .and_then(|level| level.parse::<tracing::Level>().ok())
+    {
+        let log = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(std::io::stderr);
+        // Another test may have started it.
+        log.try_init().ok();
+    }
+}
+
 fn run_worlds(crash: CrashMode) {
+    start_log();
     let long = std::env::var_os("REWINDFS_TEST_LONG").is_some();
     let worlds = number("REWINDFS_TEST_WORLDS").unwrap_or(if long { 3_000 } else { WORLDS });
     let seeds = match number("REWINDFS_TEST_SEED") {

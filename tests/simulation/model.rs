@@ -250,7 +250,16 @@ impl NameStates {
                 .content()
                 .is_some_and(|found| bytes(*id).starts_with(&found)),
         };
-        match allowed.contains(found) || self.in_flight.iter().any(may_be) {
+        // A save begins with an empty file, and a long one is uploaded while it is written: a loss may leave any moment of it.
+        let is_moment = |state: &FileState| match (state, found.content()) {
+            (FileState::Whole(id), Some(found)) => bytes(*id).starts_with(&found),
+            _ => false,
+        };
+        let is_allowed = match loss {
+            Loss::Nothing => allowed.contains(found),
+            Loss::Unsynced => allowed.contains(found) || allowed[1..].iter().any(is_moment),
+        };
+        match is_allowed || self.in_flight.iter().any(may_be) {
             true => Ok(()),
             false => {
                 let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();

@@ -13,6 +13,7 @@ mod remove;
 mod rename;
 pub(crate) mod space;
 mod sync;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod unlinked;

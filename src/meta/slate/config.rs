@@ -6,7 +6,7 @@ use super::reason::Reason;
 use super::row_cache::RowCache;
 use super::window_files::TableDisk;
 use crate::meta::MergeFn;
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicI64, Ordering};
 use slatedb::Settings;
 use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, CompressionCodec, GarbageCollectorDirectoryOptions,
@@ -80,6 +80,8 @@ pub(crate) struct OpeningReads {
     pub(super) windows: Arc<WindowTable>,
     /// Whether the object store has answered.
     is_reached: Arc<AtomicBool>,
+    /// The time of the newest row that an inspection has seen, in milliseconds since 1970-01-01 UTC.
+    newest_tick: Arc<AtomicI64>,
 }
 
 impl OpeningReads {
@@ -88,6 +90,16 @@ impl OpeningReads {
         self.answers.drop_all();
         self.windows.clear();
         self.is_reached.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes the time of a row, in milliseconds since 1970-01-01 UTC.
+    pub(super) fn note_tick(&self, tick: i64) {
+        self.newest_tick.fetch_max(tick, Ordering::Relaxed);
+    }
+
+    /// Returns the newest time that was noted.
+    pub(super) fn newest_tick(&self) -> i64 {
+        self.newest_tick.load(Ordering::Relaxed)
     }
 
     /// Notes that the object store has answered.

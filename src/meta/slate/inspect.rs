@@ -6,7 +6,7 @@
 //! nothing.
 
 use super::checksum::DamagedObject;
-use super::config::{OPEN_DEADLINE, SlateConfig};
+use super::config::{OPEN_DEADLINE, OpeningReads, SlateConfig};
 use super::connect::{EngineRole, OpenWatch, connect};
 use super::reason::FailureReason;
 use super::row_layout::{FirstByteSegments, RowMerge};
@@ -204,6 +204,7 @@ impl<'a> InspectionStep<'a> {
             Ok(manifest) => manifest,
             Err(what) => return Ok(Inspection::Damaged(vec![BadObject::damaged(&key, what)])),
         };
+        config.opening.note_tick(manifest.last_l0_clock_tick());
         self.list_log_after(manifest.replay_after_wal_id()).await?;
         let mut bad = self.bad_tables(&manifest);
         bad.extend(self.holes_in_log(&manifest));
@@ -211,7 +212,7 @@ impl<'a> InspectionStep<'a> {
             return Ok(Inspection::Damaged(bad));
         }
         let (in_log, in_tables) = futures::join!(
-            self.read_log(&manifest, watched),
+            self.read_log(&manifest, watched, &config.opening),
             self.in_tables(config, watched)
         );
         let in_log = match in_log? {
@@ -312,13 +313,14 @@ impl<'a> InspectionStep<'a> {
         &self,
         manifest: &VersionedManifest,
         watched: &[Bytes],
+        opening: &OpeningReads,
     ) -> Result<Result<Vec<LoggedPut>, BadObject>, MetaError> {
         let log = self.log_from(manifest.replay_after_wal_id() + 1);
         let reader = &WalReader::new(self.place.clone(), Arc::clone(self.store));
         let reading: Vec<_> = log
             .into_iter()
             .map(|(number, key)| async move {
-                let values = readable_object(reader, number, watched).await;
+                let values = readable_object(reader, number, watched, opening).await;
                 match values.map_err(|error| classify(&error)) {
                     Ok(values) => Ok(Ok(values)),
                     Err(MetaError::Corrupt(text)) => {
@@ -388,8 +390,9 @@ async fn readable_object(
     reader: &WalReader,
     number: u64,
     watched: &[Bytes],
+    opening: &OpeningReads,
 ) -> Result<Vec<LoggedPut>, slatedb::Error> {
-    let reading = AssertUnwindSafe(log_object(reader, number, watched));
+    let reading = AssertUnwindSafe(log_object(reader, number, watched, opening));
     let read = reading.catch_unwind().await;
     read.unwrap_or_else(|_panic| {
         let what = "its footer points outside the object";
@@ -402,10 +405,12 @@ async fn log_object(
     reader: &WalReader,
     number: u64,
     watched: &[Bytes],
+    opening: &OpeningReads,
 ) -> Result<Vec<LoggedPut>, slatedb::Error> {
     let mut rows = reader.get(number).iterator().await?;
     let mut puts = Vec::new();
     while let Some(row) = rows.next().await? {
+        opening.note_tick(row.create_ts.unwrap_or(i64::MIN));
         if let ValueDeletable::Value(value) = row.value
             && watched.contains(&row.key)
         {

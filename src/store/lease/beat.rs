@@ -64,7 +64,7 @@ impl Lease {
                 Ok(()) => {
                     let now = self.env.uptime();
                     let time = self.time(&state, now);
-                    self.extend(began + time.lease);
+                    self.prolong(began + time.lease);
                     self.note_watcher(&state);
                     if lapsed {
                         tracing::warn!("the lease is renewed");
@@ -169,7 +169,7 @@ impl Lease {
         }
     }
 
-    fn extend(&self, until: Duration) {
+    fn prolong(&self, until: Duration) {
         let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
         // A lease that was lost meanwhile stays lost.
         self.status.send_modify(|status| {
@@ -203,7 +203,7 @@ impl Lease {
         tracing::debug!(%error, "no heartbeat could be sent");
         let remaining = self.remaining();
         if time == self.times.alone && !remaining.is_zero() && remaining < OUTAGE_LEASE {
-            self.extend(self.env.uptime() + OUTAGE_LEASE);
+            self.prolong(self.env.uptime() + OUTAGE_LEASE);
         }
     }
 }
