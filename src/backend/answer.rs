@@ -359,7 +359,7 @@ async fn buffered(response: HttpResponse, most: usize) -> Result<(HttpResponse, 
         }
         read.extend_from_slice(&chunk);
     }
-    let body = read.freeze();
+    let body = Bytes::from(read);
     Ok((HttpResponse::from_parts(parts, body.clone().into()), body))
 }
 

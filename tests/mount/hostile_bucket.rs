@@ -54,7 +54,9 @@ fn killed(place: &Place) -> (TestMount, String) {
 fn try_mount(mount: &TestMount, place: &Place, expected: &str, what: &str) {
     fs::remove_dir_all(mount.cache()).unwrap();
     fs::create_dir(mount.cache()).unwrap();
-    let ran = limited(&mount_arguments(place, &mount.root(), &mount.cache()));
+    let mut words = mount_arguments(place, &mount.root(), &mount.cache());
+    words.extend(["--takeover", "now"].map(str::to_owned));
+    let ran = limited(&words);
     assert!(!ran.stderr.contains("panicked"), "{what}: {ran}");
     if ran.code != Some(0) {
         assert_eq!(ran.code, Some(1), "{what}: {ran}");

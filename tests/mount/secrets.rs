@@ -87,20 +87,22 @@ impl Search {
         }
     }
 
-    /// Searches the command line of every process, as `ps` shows it, and the environment of each child of the daemon.
+    /// Searches the command lines of the daemon and of its children, as `ps` shows them, and the environment of each child.
     #[track_caller]
     fn processes(&mut self, daemon: u32) {
         for entry in fs::read_dir("/proc").unwrap() {
             let directory = entry.unwrap().path();
-            let Ok(line) = fs::read(directory.join("cmdline")) else {
-                continue;
-            };
-            self.bytes("a command line", &line);
             let status = fs::read_to_string(directory.join("status")).unwrap_or_default();
-            if status
-                .lines()
-                .any(|line| line == format!("PPid:\t{daemon}"))
-            {
+            let has = |field: &str| {
+                let line = format!("{field}:\t{daemon}");
+                status.lines().any(|other| other == line)
+            };
+            let is_child = has("PPid");
+            if is_child || has("Pid") {
+                let line = fs::read(directory.join("cmdline")).unwrap_or_default();
+                self.bytes("a command line", &line);
+            }
+            if is_child {
                 let environment = fs::read(directory.join("environ")).unwrap_or_default();
                 self.bytes("the environment of a child", &environment);
             }
