@@ -92,6 +92,25 @@ fn check_removed(first: &TestMount) {
     );
 }
 
+/// Every call to a mount that lost its namespace fails with EIO. The shell stays outside: it cannot even enter the directory.
+#[track_caller]
+fn check_refused(first: &TestMount) {
+    let root = first.root().display().to_string();
+    let script = format!(
+        r#"
+        refused() {{ if "$@" 2> said; then echo "went through: $*"; exit 1; fi; }}
+        for command in 'touch {root}/x' 'echo more >> {root}/f' 'mkdir {root}/y' 'rm {root}/f' 'mv {root}/f {root}/h' \
+            'chmod 600 {root}/f' 'cat {root}/f' 'ls {root}'; do
+            refused sh -c "$command"
+            grep -qE '(Input/output|I/O) error' said || {{ cat said; exit 1; }}
+        done
+        rm -f said
+        "#
+    );
+    let outside = tempfile::tempdir().unwrap();
+    shell::sh(outside.path(), &script);
+}
+
 fn takeover(place: &Place) {
     let mut first = TestMount::start(place, &["--sync-on", "interval", "--sync-interval", "1h"]);
     first.sh("echo one > f; echo one > g; echo one > removed; mkdir d");
@@ -113,14 +132,7 @@ fn takeover(place: &Place) {
         first.log_tail()
     );
     eprintln!("seen as fenced after {:?}", start.elapsed());
-    first.sh(r#"
-        refused() { if "$@" 2> /tmp/said.$$; then echo "went through: $*"; exit 1; fi; }
-        for command in 'touch x' 'echo more >> f' 'mkdir y' 'rm f' 'mv f h' 'chmod 600 f'; do
-            refused sh -c "$command"
-            grep -qE '(Input/output|I/O) error' /tmp/said.$$ || { cat /tmp/said.$$; exit 1; }
-        done
-        rm -f /tmp/said.$$
-        "#);
+    check_refused(&first);
     let told = first.log_tail();
     assert_eq!(
         told.matches("stopped writing to the namespace").count(),
@@ -364,7 +376,9 @@ fn namespaces_are_created_listed_changed_and_deleted_by_commands() {
             .unwrap()
             .is_empty()
     }));
-    let written = shell::sh_within(&mount.root(), "echo more > h && sync h", SECONDS);
+    let root = mount.root().display().to_string();
+    let script = format!("echo more > {root}/h && sync {root}/h");
+    let written = shell::sh_within(&mount.cache(), &script, SECONDS);
     assert_ne!(written.code, Some(0), "{written}");
     assert_eq!(call(&["list"]).ok(), "team/eu\n");
 }
