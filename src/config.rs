@@ -148,6 +148,23 @@ pub struct StandbyConfig {
     pub fs: FsConfig,
 }
 
+impl StandbyConfig {
+    /// Derives them from those of the time when it follows.
+    fn of(store: &NamespaceConfig, fs: &FsConfig) -> Self {
+        Self {
+            store: NamespaceConfig {
+                reclaim: GcMode::Always,
+                ..store.clone()
+            },
+            fs: FsConfig {
+                live_ttl: LIVE_TTL,
+                read_only: false,
+                ..fs.clone()
+            },
+        }
+    }
+}
+
 /// The configuration of a mount, by layer.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -180,13 +197,16 @@ impl Config {
     /// [`ConfigError`] names the first invalid setting.
     pub fn new(settings: Settings) -> Result<Self, ConfigError> {
         let namespace = namespace_name(settings.namespace.as_deref())?;
+        let second = Duration::from_secs(1);
         let deadline = settings.deadline.unwrap_or(Duration::from_secs(60));
-        at_least("deadline", deadline, Duration::from_secs(1))?;
+        at_least("deadline", deadline, second)?;
         let drain_timeout = settings.drain_timeout.unwrap_or(DRAIN_TIMEOUT);
-        at_least("drain-timeout", drain_timeout, Duration::from_secs(1))?;
-        if let Some(limit) = settings.backend_timeout {
-            at_least("backend-timeout", limit, Duration::from_secs(1))?;
-        }
+        at_least("drain-timeout", drain_timeout, second)?;
+        at_least(
+            "backend-timeout",
+            settings.backend_timeout.unwrap_or(second),
+            second,
+        )?;
         let (sync_on, linger) = sync(settings.sync_on, settings.sync_interval)?;
         let at = mount_time(settings.at)?;
         let shows_only = settings.read_only || at.is_some();
@@ -228,22 +248,9 @@ impl Config {
             lease: LeaseTimes::default(),
             backend_timeout: settings.backend_timeout,
         };
-        let standby = settings.standby.then(|| StandbyConfig {
-            store: NamespaceConfig {
-                reclaim: GcMode::Always,
-                ..store.clone()
-            },
-            fs: FsConfig {
-                live_ttl: LIVE_TTL,
-                read_only: false,
-                ..fs.clone()
-            },
-        });
+        let standby = settings.standby.then(|| StandbyConfig::of(&store, &fs));
         let backend = settings.connection.backend()?;
-        let access = match settings.allow_other || settings.owner.uid == 0 {
-            true => MountAccess::Everyone,
-            false => MountAccess::Owner,
-        };
+        let access = access(settings.allow_other, settings.owner);
         let mount = Configuration {
             mountpoint: settings.mountpoint,
             source: settings.url.to_string(),
@@ -267,6 +274,13 @@ impl Config {
             drain_timeout,
             mount,
         })
+    }
+}
+
+fn access(allow_other: bool, owner: Owner) -> MountAccess {
+    match allow_other || owner.uid == 0 {
+        true => MountAccess::Everyone,
+        false => MountAccess::Owner,
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
 
@@ -123,17 +124,7 @@ impl Namespace {
             takeover: &config.takeover,
             times: config.lease,
         };
-        // The examination only reads, so that both may run at the same time.
-        let taking = async {
-            let (lease, waited) = Lease::acquire(request).await?;
-            lease.start(&tasks);
-            Ok::<_, StoreError>((lease, waited))
-        };
-        let (taken, mut evidence) = tokio::join!(taking, evidence::examine(&backend, &slate));
-        let (lease, waited) = taken?;
-        if waited == Waited::ForAnother {
-            evidence = evidence::examine(&backend, &slate).await;
-        }
+        let (lease, evidence) = take(request, &slate, &tasks).await?;
         let opening = async {
             // The check comes before the index engine writes anything: the engine would take a missing object for the end
             // of its log.
@@ -156,7 +147,10 @@ impl Namespace {
                 lease: Some(Arc::clone(&lease)),
                 backend: backend.clone(),
             };
-            Self::start_writer(parts, local.records).await
+            // Boxed, because the compiler takes minutes for the type of a future that has this one as a part.
+            let starting: BoxFuture<'_, Result<Self, StoreError>> =
+                Box::pin(Self::start_writer(parts, local.records));
+            starting.await
         };
         let opened = opening.await;
         if opened.is_err() {
@@ -434,6 +428,26 @@ impl Namespace {
             StoreError::Unavailable(format!("the cache directory: {error}").into())
         })
     }
+}
+
+/// Takes the lease of a namespace, and examines its index meanwhile, which only reads.
+async fn take(
+    request: LeaseRequest<'_>,
+    slate: &SlateConfig,
+    tasks: &Tasks,
+) -> Result<(Arc<Lease>, Result<Evidence, StoreError>), StoreError> {
+    let backend = request.backend;
+    let taking = async {
+        let (lease, waited) = Lease::acquire(request).await?;
+        lease.start(tasks);
+        Ok::<_, StoreError>((lease, waited))
+    };
+    let (taken, mut evidence) = tokio::join!(taking, evidence::examine(backend, slate));
+    let (lease, waited) = taken?;
+    if waited == Waited::ForAnother {
+        evidence = evidence::examine(backend, slate).await;
+    }
+    Ok((lease, evidence))
 }
 
 /// Reads the applied watermarks of the namespace and builds the core that all layers share.
