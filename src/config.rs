@@ -208,7 +208,7 @@ impl Config {
             second,
         )?;
         let (sync_on, linger) = sync(settings.sync_on, settings.sync_interval)?;
-        let at = mount_time(settings.at)?;
+        let at = mount_time(settings.at.clone())?;
         let shows_only = settings.read_only || at.is_some();
         check_standby(settings.standby, shows_only)?;
         // A standby follows until it is the writer.
@@ -220,15 +220,9 @@ impl Config {
                 true => refresh,
                 false => LIVE_TTL,
             },
-            past_ttl: PAST_TTL,
-            versions_name: versions_name(settings.versions_name)?,
             sync_on,
             read_only,
-            // Resolved when the namespace is open.
-            shown_at: None,
-            uid: settings.uid,
-            gid: settings.gid,
-            umask: umask(settings.umask)?,
+            ..shown_as(&settings)?
         };
         let store = NamespaceConfig {
             cache_dir: settings.cache_dir,
@@ -275,6 +269,20 @@ impl Config {
             mount,
         })
     }
+}
+
+/// How files are shown, by any mount.
+fn shown_as(settings: &Settings) -> Result<FsConfig, ConfigError> {
+    Ok(FsConfig {
+        past_ttl: PAST_TTL,
+        versions_name: versions_name(settings.versions_name.clone())?,
+        // Resolved when the namespace is open.
+        shown_at: None,
+        uid: settings.uid,
+        gid: settings.gid,
+        umask: umask(settings.umask)?,
+        ..FsConfig::default()
+    })
 }
 
 fn access(allow_other: bool, owner: Owner) -> MountAccess {
