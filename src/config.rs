@@ -232,10 +232,7 @@ impl Config {
             linger,
             host: settings.host,
             owner: settings.owner,
-            reclaim: match read_only {
-                true => GcMode::OnRequest,
-                false => GcMode::Always,
-            },
+            reclaim: gc_mode(read_only),
             grace: settings.grace.unwrap_or(GRACE),
             checkpoints: CheckpointLimits::default(),
             takeover: takeover(read_only, settings.takeover)?,
@@ -244,11 +241,10 @@ impl Config {
         };
         let standby = settings.standby.then(|| StandbyConfig::of(&store, &fs));
         let backend = settings.connection.backend()?;
-        let access = access(settings.allow_other, settings.owner);
         let mount = Configuration {
             mountpoint: settings.mountpoint,
             source: settings.url.to_string(),
-            access,
+            access: access(settings.allow_other, settings.owner),
             read_only: shows_only,
             flags: settings.flags,
             deadline,
@@ -283,6 +279,13 @@ fn shown_as(settings: &Settings) -> Result<FsConfig, ConfigError> {
         umask: umask(settings.umask)?,
         ..FsConfig::default()
     })
+}
+
+fn gc_mode(read_only: bool) -> GcMode {
+    match read_only {
+        true => GcMode::OnRequest,
+        false => GcMode::Always,
+    }
 }
 
 fn access(allow_other: bool, owner: Owner) -> MountAccess {
