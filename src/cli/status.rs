@@ -426,12 +426,15 @@ mod tests {
 
     #[test]
     fn what_is_unusual_about_the_lease_is_shown_unless_it_is_lost() {
-        let mut status = StatusReport::default();
-        status.lease = Some(LeaseReport {
+        let lease = LeaseReport {
             remaining_ms: 0,
             lapses: 2,
             watched_by: Some("bob".to_owned()),
-        });
+        };
+        let mut status = StatusReport {
+            lease: Some(lease),
+            ..StatusReport::default()
+        };
         let text = describe(&status, 0, RequestPrices::default());
         let line = "lease              over, every call is EIO until the bucket answers; bob waits for the namespace; it was over 2 times";
         assert!(text.contains(line), "{text}");

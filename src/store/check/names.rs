@@ -247,7 +247,7 @@ fn judge(ino: Ino, facts: InodeFacts) -> Vec<NameFault> {
             Some(_) => {}
         },
         [] if facts.directory.is_some() || facts.nlink.is_some() => {
-            faults.push(NameFault::Nameless)
+            faults.push(NameFault::Nameless);
         }
         [] if facts.location.is_some() => faults.push(NameFault::StrayPlace),
         [] => {}
