@@ -94,7 +94,7 @@ impl Bucket {
                 dice: Dice::new(seed ^ 0xb0c4e7),
                 weather: Weather::default(),
                 written: HashMap::new(),
-                digest: 0,
+                digest: 0xcbf2_9ce4_8422_2325,
                 requests: 0,
             }),
         })
@@ -117,15 +117,13 @@ impl Bucket {
         (state.digest, state.requests)
     }
 
-    /// Adds what happened to the digest, with its millisecond. What happens in the same millisecond has no order.
+    /// Adds what happened to the digest.
     pub(crate) fn note(&self, what: &str) {
         let elapsed = self.began.elapsed().as_millis();
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in what.bytes().chain(elapsed.to_le_bytes()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
         let mut state = self.state.lock().unwrap();
-        state.digest = state.digest.wrapping_add(hash);
+        for byte in what.bytes().chain(elapsed.to_le_bytes()) {
+            state.digest = (state.digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
     }
 
     fn dated(&self, mut meta: ObjectMeta) -> ObjectMeta {
