@@ -378,18 +378,6 @@ mod tests {
             places: vec!["d/a".to_owned(), "b".to_owned()],
             dropped: 5,
         };
-        status.lease = Some(LeaseReport {
-            remaining_ms: 0,
-            lapses: 2,
-            watched_by: Some("bob".to_owned()),
-        });
-        let text = describe(&status, 0, RequestPrices::default());
-        assert!(!text.contains("lease"), "{text}");
-        status.fenced = false;
-        let text = describe(&status, 0, RequestPrices::default());
-        let line = "lease              over, every call is EIO until the bucket answers; bob waits for the namespace; it was over 2 times";
-        assert!(text.contains(line), "{text}");
-        status.fenced = true;
         status.shown_ns = Some(0);
         status.at = Some(ShownTime {
             asked: "-1h".to_owned(),
@@ -434,6 +422,25 @@ mod tests {
             told.ends_with("up to then at which the tree is kept whole"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn what_is_unusual_about_the_lease_is_shown_unless_it_is_lost() {
+        let lease = LeaseReport {
+            remaining_ms: 0,
+            lapses: 2,
+            watched_by: Some("bob".to_owned()),
+        };
+        let mut status = StatusReport {
+            lease: Some(lease),
+            ..StatusReport::default()
+        };
+        let text = describe(&status, 0, RequestPrices::default());
+        let line = "lease              over, every call is EIO until the bucket answers; bob waits for the namespace; it was over 2 times";
+        assert!(text.contains(line), "{text}");
+        status.fenced = true;
+        let text = describe(&status, 0, RequestPrices::default());
+        assert!(!text.contains("lease"), "{text}");
     }
 
     #[test]

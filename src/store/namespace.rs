@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
 
@@ -35,20 +36,15 @@ use crate::store::model::memory_shares::MemoryShares;
 use crate::store::model::role::Role;
 use crate::store::model::version::{Ino, Time, Timestamp};
 use crate::store::recovery::Recovery;
-use crate::store::recovery::bring_back::UncitedRange;
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::recovery::first_rows::read_first_rows;
 use crate::store::recovery::journal::{JournalRecords, RecoveredJournal};
 use crate::store::retention::Retention;
-use crate::store::schema::manifest::{
-    Manifest, NamespaceHome, RebuildStage, existing_identity, identity,
-};
+use crate::store::schema::manifest::identity;
 use crate::store::schema::merge;
-use crate::store::schema::object_names::SegmentId;
 use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
-use futures::future::BoxFuture;
 
 /// Maximum by which the machine's clock may be behind the last timestamp of the namespace, in nanoseconds.
 const CLOCK_BEHIND_MAX: u64 = 86_400 * 1_000_000_000;
@@ -74,8 +70,7 @@ pub(crate) struct NamespaceParts {
     pub(crate) config: NamespaceConfig,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) tasks: Tasks,
-    /// Where its objects lie.
-    pub(crate) home: NamespaceHome,
+    pub(crate) backend: Backend,
     pub(crate) uuid: Uuid,
     /// The local directory of the namespace.
     pub(crate) dir: PathBuf,
@@ -104,8 +99,8 @@ impl Namespace {
         tasks: Tasks,
     ) -> Result<Self, StoreError> {
         check_name(name)?;
-        let identity = identity(&backend.child(name), env.as_ref()).await?;
-        let home = identity.home(backend, name);
+        let backend = backend.child(name);
+        let identity = identity(&backend, env.as_ref()).await?;
         let dir = config.cache_dir.join(identity.uuid.to_string());
         let shares = MemoryShares::of(config.memory_bytes);
         let slate = SlateConfig {
@@ -117,99 +112,51 @@ impl Namespace {
                 bytes: config.table_bytes(),
             }),
             collect_after: config.grace,
-            reason: Some(why_not(backend)),
+            reason: Some(why_not(&backend)),
             ..SlateConfig::new(merge::merge)
         };
         let local = open_local(&dir, identity.uuid)?;
         let request = LeaseRequest {
-            backend: &home.index,
+            backend: &backend,
             dir: &dir,
             host: &config.host,
             env: &env,
             takeover: &config.takeover,
             times: config.lease,
         };
-        // The examination only reads, so that both may run at the same time.
-        let taking = async {
-            let (lease, waited) = Lease::acquire(request).await?;
-            lease.start(&tasks);
-            Ok::<_, StoreError>((lease, waited))
-        };
-        let (taken, mut evidence) = tokio::join!(taking, evidence::examine(&home, &slate));
-        let (lease, waited) = taken?;
-        if waited == Waited::ForAnother {
-            evidence = evidence::examine(&home, &slate).await;
-        }
+        let (lease, evidence) = take(request, &slate, &tasks).await?;
         let opening = async {
-            if waited == Waited::ForAnother {
-                // It may have been rebuilt or deleted meanwhile.
-                existing_identity(&home.index).await?.check_alive()?;
-            }
             // The check comes before the index engine writes anything: the engine would take a missing object for the end
             // of its log.
             if let Evidence::Damaged(what) = evidence? {
                 return Err(StoreError::Damaged(what));
             }
-            let store = SlateStore::open(home.index.object_store(), "meta", slate).await?;
+            let store = SlateStore::open(backend.object_store(), "meta", slate).await?;
             let meta: Arc<dyn MetaStore> = Arc::new(store);
-            let epoch = meta.epoch().saturating_add(home.epoch_base);
-            lease.opened(epoch)?;
+            lease.opened(meta.epoch())?;
             let parts = NamespaceParts {
                 config,
                 env,
                 tasks,
                 uuid: identity.uuid,
                 dir: dir.clone(),
-                epoch,
+                epoch: meta.epoch(),
                 role: Role::Writer,
                 journal: local.journal,
                 index: Index::of_writer(meta).await?,
                 lease: Some(Arc::clone(&lease)),
-                home: home.clone(),
+                backend: backend.clone(),
             };
-            let namespace = Self::start_writer(parts, local.records).await?;
             // Boxed, because the compiler takes minutes for the type of a future that has this one as a part.
-            let completing: BoxFuture<'_, Result<(), StoreError>> =
-                Box::pin(namespace.complete_rebuild(&identity));
-            completing.await?;
-            Ok(namespace)
+            let starting: BoxFuture<'_, Result<Self, StoreError>> =
+                Box::pin(Self::start_writer(parts, local.records));
+            starting.await
         };
         let opened = opening.await;
         if opened.is_err() {
             lease.end().await;
         }
         opened
-    }
-
-    /// Completes a rebuild: brings back what is newer than the log that the index was made from.
-    async fn complete_rebuild(&self, identity: &Manifest) -> Result<(), StoreError> {
-        let Some(RebuildStage::Recovering { epoch, sequence }) = identity.rebuild else {
-            return Ok(());
-        };
-        let range = UncitedRange {
-            from: SegmentId { epoch, sequence },
-            last_epoch: identity.epoch_base,
-        };
-        let recovery = self.recovery();
-        let bringing: BoxFuture<'_, Result<(), StoreError>> = Box::pin(recovery.bring_back(range));
-        bringing.await?;
-        let place = &self.core.home.index;
-        let newest = Manifest::find(place).await?;
-        let complete = Manifest {
-            rebuild: None,
-            ..newest.ok_or(StoreError::NotFound)?
-        };
-        complete.replace(place).await
-    }
-
-    fn recovery(&self) -> Recovery {
-        Recovery {
-            core: Arc::clone(&self.core),
-            data: Arc::clone(&self.data),
-            commit: Arc::clone(&self.commit),
-            tree: Arc::clone(&self.tree),
-            history: Arc::clone(&self.history),
-        }
     }
 
     /// Recovers what is in the journal and starts the tasks of the writer.
@@ -220,7 +167,13 @@ impl Namespace {
         read_first_rows(&parts.index).await?;
         let (namespace, orphans) = Self::assemble(parts).await?;
         namespace.core.watch_lease();
-        let recovery = namespace.recovery();
+        let recovery = Recovery {
+            core: Arc::clone(&namespace.core),
+            data: Arc::clone(&namespace.data),
+            commit: Arc::clone(&namespace.commit),
+            tree: Arc::clone(&namespace.tree),
+            history: Arc::clone(&namespace.history),
+        };
         let replay = recovery.recover(records).await?;
         namespace.commit.start();
         namespace.tree.start(orphans);
@@ -477,6 +430,26 @@ impl Namespace {
     }
 }
 
+/// Takes the lease of a namespace, and examines its index meanwhile, which only reads.
+async fn take(
+    request: LeaseRequest<'_>,
+    slate: &SlateConfig,
+    tasks: &Tasks,
+) -> Result<(Arc<Lease>, Result<Evidence, StoreError>), StoreError> {
+    let backend = request.backend;
+    let taking = async {
+        let (lease, waited) = Lease::acquire(request).await?;
+        lease.start(tasks);
+        Ok::<_, StoreError>((lease, waited))
+    };
+    let (taken, mut evidence) = tokio::join!(taking, evidence::examine(backend, slate));
+    let (lease, waited) = taken?;
+    if waited == Waited::ForAnother {
+        evidence = evidence::examine(backend, slate).await;
+    }
+    Ok((lease, evidence))
+}
+
 /// Reads the applied watermarks of the namespace and builds the core that all layers share.
 async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
     let (applied, archived) = ArchivedWatermarks::load(&parts.index).await?;
@@ -490,8 +463,7 @@ async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
         role: parts.role,
         env: parts.env,
         tasks: parts.tasks,
-        backend: parts.home.objects.clone(),
-        home: parts.home,
+        backend: parts.backend,
         uuid: parts.uuid,
         epoch: parts.epoch,
         clock,

@@ -143,7 +143,7 @@ impl Origin {
         mount.remount(Cache::Kept);
         save(&mount);
         let read = mount.sh(READ);
-        assert_eq!(read.lines().count(), 12, "{read}");
+        assert!(read.lines().count() >= 12, "{read}");
         mount.kill9();
         force_unmount(&mount.root());
         Self { directory, read }

@@ -247,7 +247,8 @@ fn a_damaged_object_affects_only_the_files_it_holds(store: &Store) {
 
 /// Mounts and reads. Returns the data read, or the refusal of the mount.
 fn served(store: &Store, mount: &TestMount) -> Result<CommandResult, CommandResult> {
-    let arguments = mount_arguments(&store.place, &mount.root(), &mount.cache());
+    let mut arguments = mount_arguments(&store.place, &mount.root(), &mount.cache());
+    arguments.extend(["--takeover", "now"].map(str::to_owned));
     let mounted = rewindfs(&arguments, &store.place);
     if mounted.code != Some(0) {
         assert!(!is_mounted(&mount.root()), "{mounted}");

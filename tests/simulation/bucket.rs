@@ -94,7 +94,7 @@ impl Bucket {
                 dice: Dice::new(seed ^ 0xb0c4e7),
                 weather: Weather::default(),
                 written: HashMap::new(),
-                digest: 0xcbf2_9ce4_8422_2325,
+                digest: 0,
                 requests: 0,
             }),
         })
@@ -117,13 +117,15 @@ impl Bucket {
         (state.digest, state.requests)
     }
 
-    /// Adds what happened to the digest.
+    /// Adds what happened to the digest, with its millisecond. What happens in the same millisecond has no order.
     pub(crate) fn note(&self, what: &str) {
         let elapsed = self.began.elapsed().as_millis();
-        let mut state = self.state.lock().unwrap();
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for byte in what.bytes().chain(elapsed.to_le_bytes()) {
-            state.digest = (state.digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
+        let mut state = self.state.lock().unwrap();
+        state.digest = state.digest.wrapping_add(hash);
     }
 
     fn dated(&self, mut meta: ObjectMeta) -> ObjectMeta {

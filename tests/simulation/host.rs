@@ -1,4 +1,4 @@
-//! Machines: cache directories that survive a crash, in part or not at all, and the processes that use them.
+//! Machines: cache directories that survive a crash or not, and the processes that use them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,6 @@ use rewindfs::task::Tasks;
 use tokio::runtime::Handle;
 
 use crate::bucket::{Bucket, Link, LinkState};
-use crate::randomness::Dice;
 
 /// The root directory's number.
 pub(crate) const ROOT: u64 = 1;
@@ -37,8 +36,6 @@ pub(crate) const CALLER: Caller = Caller {
 pub(crate) enum CrashMode {
     /// All of it: the daemon was killed.
     Kept,
-    /// Without the newest records of the journal, which is not synced: the machine lost power.
-    Cut,
     /// Nothing: the machine is lost.
     Wiped,
 }
@@ -163,7 +160,7 @@ impl Host {
     }
 
     /// Ends a process at once. What it still does reaches neither the bucket nor the cache directory of the next one.
-    pub(crate) fn crash(&mut self, instance: Option<&Instance>, mode: CrashMode, dice: &mut Dice) {
+    pub(crate) fn crash(&mut self, instance: Option<&Instance>, mode: CrashMode) {
         if let Some(instance) = instance {
             instance.link.set(LinkState::Dead);
             instance.tasks.stop();
@@ -174,9 +171,6 @@ impl Host {
         fs::create_dir_all(&new).expect("a cache directory");
         if mode != CrashMode::Wiped && old.exists() {
             copy(&old, &new);
-        }
-        if mode == CrashMode::Cut {
-            cut(&new, dice);
         }
     }
 
@@ -368,17 +362,4 @@ fn journal_files(cache: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
-}
-
-/// Cuts what a machine without power may not have on its disk: the end of the newest journal file.
-fn cut(cache: &Path, dice: &mut Dice) {
-    if let Some(newest) = journal_files(cache).pop() {
-        let length = fs::metadata(&newest).map_or(0, |meta| meta.len());
-        let file = fs::File::options()
-            .write(true)
-            .open(&newest)
-            .expect("a journal file");
-        file.set_len(dice.below(length + 1))
-            .expect("a shorter journal");
-    }
 }

@@ -30,6 +30,7 @@ pub(crate) fn step(state: &mut u64) -> u64 {
 /// `buffer` must be valid for writes of `length` bytes.
 #[allow(
     unsafe_code,
+    unreachable_pub,
     reason = "it replaces a function of the C library, for this test program only"
 )]
 #[unsafe(no_mangle)]

@@ -295,14 +295,14 @@ impl World {
         }
         self.report.crashes += 1;
         let writer = self.writer.take();
-        self.hosts[self.at].crash(writer.as_ref(), self.config.crash, &mut self.dice);
+        self.hosts[self.at].crash(writer.as_ref(), self.config.crash);
         drop(writer);
         if self.config.plant == Some(Plant::LostJournalRecord) {
             self.hosts[self.at].forget_record();
         }
         let loss = match self.config.crash {
             CrashMode::Kept => Loss::Nothing,
-            CrashMode::Cut | CrashMode::Wiped => Loss::Unsynced,
+            CrashMode::Wiped => Loss::Unsynced,
         };
         if loss == Loss::Unsynced {
             self.forget_moments();
@@ -310,10 +310,10 @@ impl World {
         // With its own cache directory a writer does not wait.
         let takeover = match self.config.crash {
             CrashMode::Kept => Takeover::Never,
-            CrashMode::Cut | CrashMode::Wiped => Takeover::Wait(WaitProgress::default()),
+            CrashMode::Wiped => Takeover::Wait(WaitProgress::default()),
         };
         let origin = match self.config.crash {
-            CrashMode::Kept | CrashMode::Cut => Origin::Cache,
+            CrashMode::Kept => Origin::Cache,
             CrashMode::Wiped => Origin::Bucket,
         };
         self.open(takeover).await;
@@ -360,7 +360,7 @@ impl World {
         self.compare(Loss::Unsynced, Origin::Bucket).await;
         self.write_beside(&first).await;
         // The first one goes on as after a crash when it is mounted again; then its changes are conflicts.
-        self.hosts[before].crash(Some(&first), CrashMode::Kept, &mut self.dice);
+        self.hosts[before].crash(Some(&first), CrashMode::Kept);
     }
 
     /// Changes a file while another process thinks that it is the writer; that one must not show the state before.
@@ -529,7 +529,7 @@ impl World {
             Ok(Err(error)) => return self.violation(format!("the last unmount failed: {error}")),
             Err(_) => return self.violation("the last unmount did not end".to_owned()),
         }
-        self.hosts[self.at].crash(None, CrashMode::Wiped, &mut self.dice);
+        self.hosts[self.at].crash(None, CrashMode::Wiped);
         self.open(Takeover::Never).await;
         self.compare(Loss::Nothing, Origin::Bucket).await;
         for _ in 0..3 {

@@ -161,7 +161,7 @@ impl FileSystem {
         sink: &mut dyn DirSink,
     ) -> FsResult<ReaddirStep> {
         let position = place.position;
-        let Some(listed) = snapshot.at(position, &self.past()).await? else {
+        let Some(listed) = snapshot.at(position, self.past()).await? else {
             return Ok(ReaddirStep::NoMore);
         };
         let ListedName {

@@ -253,7 +253,7 @@ impl<'a, F: Fn(CheckStep) + Sync> ExtentSearch<'a, F> {
         for (extent, loss) in unread {
             match self.relocated(&extent).await? {
                 Some(at) if self.passes < PASSES_MAX => {
-                    self.further.seek_at(SoughtExtent { at, ..extent })?
+                    self.further.seek_at(SoughtExtent { at, ..extent })?;
                 }
                 Some(_) | None => self.lost.note(&extent, loss),
             }
