@@ -81,6 +81,11 @@ class Mount:
         self.cache = os.path.join(self.directory, "cache")
         for each in (self.root, self.cache):
             os.makedirs(each)
+        # While nothing is mounted, no writer must find a directory to write into.
+        os.mkdir(os.path.join(self.root, "probe"))
+        for number in range(1000):
+            with open(os.path.join(self.root, f"w{number}"), "wb"):
+                pass
         self.log = open(os.path.join(self.directory, "log"), "ab")
         self.process = None
 
