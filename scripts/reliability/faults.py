@@ -158,6 +158,17 @@ def cut_answers(run):
     share(run, "cut")
 
 
+def fill(path):
+    """Writes a file until its disk is full."""
+    with open(path, "wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 20))
+                file.flush()
+        except OSError:
+            pass
+
+
 def cache_full(run):
     """the cache directory's disk full"""
     run.lab.s3()
@@ -166,16 +177,7 @@ def cache_full(run):
     mount.start()
     filler = os.path.join(mount.cache, "filler")
 
-    def fill():
-        with open(filler, "wb") as file:
-            try:
-                while True:
-                    file.write(bytes(1 << 20))
-                    file.flush()
-            except OSError:
-                pass
-
-    run.disturbed(mount, fill, lambda: os.unlink(filler), run.options.outage)
+    run.disturbed(mount, lambda: fill(filler), lambda: os.unlink(filler), run.options.outage)
 
 
 def cache_read_only(run):
@@ -233,16 +235,7 @@ def store_full(run):
     mount.start()
     filler = os.path.join(run.lab.disks[0], "filler")
 
-    def fill():
-        with open(filler, "wb") as file:
-            try:
-                while True:
-                    file.write(bytes(1 << 20))
-                    file.flush()
-            except OSError:
-                pass
-
-    run.disturbed(mount, fill, lambda: os.unlink(filler), min(run.options.outage, 20))
+    run.disturbed(mount, lambda: fill(filler), lambda: os.unlink(filler), min(run.options.outage, 20))
 
 
 def credentials(run):
