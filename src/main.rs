@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Start::Done(status) => status,
         Start::Serve(job) => runtime.block_on(job.run()),
         Start::Check(check) => runtime.block_on(check.run()),
+        Start::Rebuild(job) => runtime.block_on(job.run()),
         Start::Namespace(job) => runtime.block_on(job.run()),
         Start::Read(job) => runtime.block_on(job.run()),
         Start::Change(job) => runtime.block_on(job.run()),

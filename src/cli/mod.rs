@@ -18,6 +18,7 @@ mod price;
 mod printable;
 mod progress;
 mod read;
+mod rebuild;
 mod salvage;
 mod stamp;
 mod status;
@@ -40,6 +41,7 @@ pub use check::Check;
 pub use mount::MountJob;
 pub use namespace::NamespaceJob;
 pub use read::ReadJob;
+pub use rebuild::RebuildJob;
 
 /// Mount a bucket as a directory; every saved version of every file stays reachable under .versions/
 #[derive(Debug, Parser)]
@@ -146,6 +148,8 @@ enum Command {
     },
     /// Compare a namespace's log with its index, also while a mount writes it
     Check(check::CheckArguments),
+    /// Make a new index for a namespace from its log and segments, as a namespace of another name
+    Rebuild(rebuild::RebuildArguments),
     /// Write what a cache directory has and the bucket may lack as plain files, without the bucket
     Salvage(salvage::SalvageArguments),
     /// List, create, describe, change and delete the namespaces of a store
@@ -164,6 +168,8 @@ pub enum Start {
     Serve(Box<MountJob>),
     /// Check a namespace, on a runtime.
     Check(Box<Check>),
+    /// Rebuild a namespace, on a runtime.
+    Rebuild(Box<RebuildJob>),
     /// Work on the namespaces of a store, on a runtime.
     Namespace(Box<NamespaceJob>),
     /// Read the past of a path, on a runtime.
@@ -196,14 +202,9 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
             Ok(mount::Mounting::InBackground) => Ok(()),
             Err(cli_error) => Err(cli_error),
         },
-        Command::Check(arguments) => match Check::new(arguments) {
-            Ok(check) => return Start::Check(Box::new(check)),
-            Err(cli_error) => Err(cli_error),
-        },
-        Command::Namespace { verb } => match NamespaceJob::new(verb) {
-            Ok(job) => return Start::Namespace(Box::new(job)),
-            Err(cli_error) => Err(cli_error),
-        },
+        Command::Check(arguments) => return job(Check::new(arguments), Start::Check),
+        Command::Rebuild(arguments) => return job(RebuildJob::new(arguments), Start::Rebuild),
+        Command::Namespace { verb } => return job(NamespaceJob::new(verb), Start::Namespace),
         Command::Ls(arguments) => return read(ReadJob::ls(arguments)),
         Command::Versions(arguments) => return read(ReadJob::versions(arguments)),
         Command::Log(arguments) => return read(ReadJob::log(*arguments)),
@@ -259,11 +260,15 @@ fn print_refusal(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-fn read(job: Result<ReadJob, CliError>) -> Start {
-    match job {
-        Ok(job) => Start::Read(Box::new(job)),
+fn job<J>(made: Result<J, CliError>, start: impl FnOnce(Box<J>) -> Start) -> Start {
+    match made {
+        Ok(made) => start(Box::new(made)),
         Err(cli_error) => Start::Done(cli_error.exit()),
     }
+}
+
+fn read(made: Result<ReadJob, CliError>) -> Start {
+    job(made, Start::Read)
 }
 
 fn label(command: change::LabelCommand) -> Start {
@@ -273,11 +278,8 @@ fn label(command: change::LabelCommand) -> Start {
     }
 }
 
-fn change(job: Result<ChangeJob, CliError>) -> Start {
-    match job {
-        Ok(job) => Start::Change(Box::new(job)),
-        Err(cli_error) => Start::Done(cli_error.exit()),
-    }
+fn change(made: Result<ChangeJob, CliError>) -> Start {
+    job(made, Start::Change)
 }
 
 fn begin(job: Result<change::ChangeStart, CliError>) -> Start {

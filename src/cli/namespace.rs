@@ -8,8 +8,9 @@ use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{ConnectionOptions, StoreUrl};
 use crate::env::SystemEnv;
 use crate::store::{
-    DeletionStep, NamespaceInfo, StoreError, check_name, create_namespace, delete_namespace,
-    list_namespaces, parse_setting, set_namespace, show_namespace,
+    DeletionStep, NamespaceInfo, NamespaceState, StoreError, check_name, create_namespace,
+    delete_namespace, list_namespaces, namespace_state, parse_setting, set_namespace,
+    show_namespace,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -197,10 +198,10 @@ impl NamespaceJob {
         match &self.action {
             NamespaceAction::List => {
                 let names = list_namespaces(&backend).await.map_err(CliError::failure)?;
-                Ok(match self.json {
-                    true => format!("{:#}\n", json!(names)),
-                    false => names.iter().map(|name| format!("{name}\n")).collect(),
-                })
+                match self.json {
+                    true => Ok(format!("{:#}\n", json!(names))),
+                    false => list(&backend, &names).await,
+                }
             }
             NamespaceAction::Show(name) => {
                 let shown = show_namespace(&backend, name).await;
@@ -235,6 +236,36 @@ impl NamespaceJob {
             true => format!("{:#}\n", as_json(info)),
             false => as_text(info),
         }
+    }
+}
+
+/// Lists namespaces, one per line, with what stands in the way of their use.
+async fn list(backend: &Backend, names: &[String]) -> Result<String, CliError> {
+    let mut lines = String::new();
+    for name in names {
+        let state = match namespace_state(backend, name).await {
+            Ok(state) => state,
+            // It was deleted since the listing.
+            Err(StoreError::NotFound) => continue,
+            Err(error) => return Err(failed(name, &error)),
+        };
+        lines.push_str(name);
+        lines.push_str(&remark(&state));
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+fn remark(state: &NamespaceState) -> String {
+    match state {
+        NamespaceState::Usable => String::new(),
+        NamespaceState::Deleting => "  (being deleted: delete it again)".to_owned(),
+        NamespaceState::HalfMade(half_made) => format!(
+            "  (half-made: run `rewindfs rebuild` of {} again)",
+            half_made.from
+        ),
+        NamespaceState::Replaced(new) => format!("  (rebuilt as {new})"),
+        NamespaceState::Damaged(_) => "  (its namespace.json is damaged)".to_owned(),
     }
 }
 
@@ -273,6 +304,9 @@ fn as_json(info: &NamespaceInfo) -> serde_json::Value {
         "engine": info.engine,
         "created_ns": info.created_ns,
         "deleting": info.deleting,
+        "objects_of": info.objects_of,
+        "half_made_from": info.half_made.as_ref().map(|half_made| &half_made.from),
+        "replaced_by": info.replaced_by,
         "settings": info.settings,
         "last": last,
     })
@@ -293,6 +327,17 @@ fn as_text(info: &NamespaceInfo) -> String {
             "deleting".to_owned(),
             "yes: delete it again to complete the deletion".to_owned(),
         ));
+    }
+    if let Some(owner) = &info.objects_of {
+        lines.push(("objects".to_owned(), format!("those of namespace {owner}")));
+    }
+    if let Some(half_made) = &info.half_made {
+        let from = &half_made.from;
+        let text = format!("yes: run `rewindfs rebuild` of namespace {from} again");
+        lines.push(("half-made".to_owned(), text));
+    }
+    if let Some(new) = &info.replaced_by {
+        lines.push(("rebuilt as".to_owned(), new.clone()));
     }
     match &info.last {
         Some(last) => {
@@ -410,13 +455,22 @@ mod tests {
             engine: "slatedb 0.18".to_owned(),
             created_ns: 1_767_268_800_000_000_000,
             deleting: false,
+            objects_of: None,
+            half_made: None,
+            replaced_by: Some("team/new".to_owned()),
             settings: BTreeMap::from([("owner".to_owned(), "ops".to_owned())]),
             last: None,
         };
         let text = as_text(&info);
-        for part in ["team/eu", "2026-01-01T12:00:00Z", "set owner          ops"] {
+        for part in [
+            "team/eu",
+            "2026-01-01T12:00:00Z",
+            "set owner          ops",
+            "rebuilt as         team/new",
+        ] {
             assert!(text.contains(part), "{text}");
         }
         assert_eq!(as_json(&info)["settings"]["owner"], "ops");
+        assert_eq!(as_json(&info)["replaced_by"], "team/new");
     }
 }

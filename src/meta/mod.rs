@@ -21,7 +21,9 @@ mod contract;
 
 pub(crate) use bounded::list_of_at_most;
 pub(crate) use error::MetaError;
-pub(crate) use journal::{Journal, JournalError, JournalSnapshot, JournalToken, Recovered};
+pub(crate) use journal::{
+    Journal, JournalError, JournalSnapshot, JournalToken, Recovered, is_in_use,
+};
 #[cfg(test)]
 pub(crate) use memory::MemoryStore;
 pub(crate) use slate::{

@@ -22,7 +22,9 @@ use crate::task::Tasks;
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::ObjectStore;
-use slatedb::config::{CloseOptions, FlushType, ReadOptions, ScanOptions, SstBlockSize};
+use slatedb::config::{
+    CloseOptions, FlushOptions, FlushType, ReadOptions, ScanOptions, SstBlockSize,
+};
 use slatedb::{Db, DbIterator, DbSnapshot, Settings, WriteBatch};
 use std::ops::Range;
 use std::time::Duration;
@@ -149,6 +151,18 @@ impl SlateStore {
             status,
             db,
         })
+    }
+
+    /// Writes all committed rows as tables, so that the next open reads none of them from the write-ahead log.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Fenced`, `Closed`; the rows are in the log in any case, if they are durable.
+    pub(crate) async fn write_tables(&self) -> Result<(), MetaError> {
+        let flush_type = FlushType::MemTable;
+        let call = self.db.flush_with_options(FlushOptions { flush_type });
+        self.status
+            .within("a flush of tables", OPEN_DEADLINE, call)
+            .await
     }
 
     fn newest(&self) -> Commit {

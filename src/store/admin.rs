@@ -11,7 +11,7 @@ use crate::store::lease::acquire::revoke;
 use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::schema::applied_row::AppliedRow;
-use crate::store::schema::manifest::{Manifest, PARTS, existing_identity};
+use crate::store::schema::manifest::{Manifest, PARTS, RebuildStage, existing_identity};
 use crate::store::schema::merge;
 use crate::store::schema::writer_object;
 
@@ -55,10 +55,38 @@ pub struct NamespaceInfo {
     pub created_ns: u64,
     /// Whether a deletion has begun.
     pub deleting: bool,
+    /// The namespace that has the segments and the log, if that is another one: a rebuild made this one of it.
+    pub objects_of: Option<String>,
+    /// The rebuild that has not completed it.
+    pub half_made: Option<HalfMade>,
+    /// The namespace that a rebuild made of it; this one is not opened any more.
+    pub replaced_by: Option<String>,
     /// The settings that users made.
     pub settings: BTreeMap<String, String>,
     /// The state at the newest batch of the log; the log is at most one minute behind the writer.
     pub last: Option<LastWrite>,
+}
+
+/// A namespace that a rebuild has not completed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HalfMade {
+    /// The namespace that is rebuilt.
+    pub from: String,
+}
+
+/// What stands in the way of the use of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamespaceState {
+    /// Nothing.
+    Usable,
+    /// Its deletion is not completed.
+    Deleting,
+    /// Its rebuild is not completed.
+    HalfMade(HalfMade),
+    /// A rebuild made the namespace of this name of it.
+    Replaced(String),
+    /// Its `namespace.json` cannot be read, for this reason.
+    Damaged(String),
 }
 
 /// The state of a namespace at a batch.
@@ -120,16 +148,44 @@ pub async fn list_namespaces(backend: &Backend) -> Result<Vec<String>, StoreErro
     Ok(found)
 }
 
+/// Returns what stands in the way of the use of a namespace.
+///
+/// # Errors
+/// `NotFound`, `Invalid` for a bad name, `Unavailable`.
+pub async fn namespace_state(backend: &Backend, name: &str) -> Result<NamespaceState, StoreError> {
+    let identity = match find(backend, name).await {
+        Ok((_, identity)) => identity,
+        Err(StoreError::Corrupt(why)) => return Ok(NamespaceState::Damaged(why)),
+        Err(error) => return Err(error),
+    };
+    if identity.deleting {
+        return Ok(NamespaceState::Deleting);
+    }
+    Ok(match (half_made(&identity), identity.replaced_by) {
+        (Some(half_made), _) => NamespaceState::HalfMade(half_made),
+        (None, Some(new)) => NamespaceState::Replaced(new),
+        (None, None) => NamespaceState::Usable,
+    })
+}
+
+fn half_made(identity: &Manifest) -> Option<HalfMade> {
+    match &identity.rebuild {
+        Some(RebuildStage::Building { from, .. }) => Some(HalfMade { from: from.clone() }),
+        Some(RebuildStage::Recovering { .. }) | None => None,
+    }
+}
+
 /// Returns the description of a namespace. Does not disturb a writer.
 ///
 /// # Errors
 /// `NotFound`, `Invalid` for a bad name, `Corrupt`, `Unavailable`.
 pub async fn show_namespace(backend: &Backend, name: &str) -> Result<NamespaceInfo, StoreError> {
-    let (place, identity) = find(backend, name).await?;
-    let Some(applied) = last_applied(&place).await? else {
+    let (_, identity) = find(backend, name).await?;
+    let objects = identity.home(backend, name).objects;
+    let Some(applied) = last_applied(&objects).await? else {
         return Ok(info(name, identity, None));
     };
-    let writer = epoch_object::newest_writer(&place).await?;
+    let writer = epoch_object::newest_writer(&objects).await?;
     let last = LastWrite {
         epoch: applied.batch.epoch,
         instant_ns: applied.clock,
@@ -148,6 +204,9 @@ fn info(name: &str, identity: Manifest, last: Option<LastWrite>) -> NamespaceInf
         engine: format!("{} {}", identity.engine, identity.engine_version),
         created_ns: identity.created,
         deleting: identity.deleting,
+        half_made: half_made(&identity),
+        objects_of: identity.objects_of,
+        replaced_by: identity.replaced_by,
         settings: identity.settings,
         last,
     }
@@ -219,41 +278,136 @@ pub async fn set_namespace(
 }
 
 /// Deletes a namespace with its history: marks it as deleting, fences its writer, and deletes its objects. Namespaces
-/// nested in it are kept. Returns the number of objects deleted. After a failure, another call completes the deletion.
+/// nested in it are kept. Of a namespace that a rebuild made, the objects of the namespace that it was made of go too; a half-made one goes
+/// alone, and so does one that was rebuilt again. Returns the number of objects deleted. After a failure, another call completes the deletion.
 /// `progress` receives each step.
 ///
 /// # Errors
-/// As [`show_namespace`].
+/// As [`show_namespace`]; `Held` if another namespace, which a rebuild made of this one, has its segments.
 pub async fn delete_namespace(
     backend: &Backend,
     name: &str,
     mut progress: impl FnMut(DeletionStep),
 ) -> Result<u64, StoreError> {
     let (place, mut identity) = find(backend, name).await?;
+    check_not_cited(backend, name, &identity).await?;
+    release_rebuilt(backend, name, &identity).await?;
     identity.deleting = true;
     identity.replace(&place).await?;
     revoke(&place).await?;
-    if !place.list("meta").await?.is_empty() {
-        let config = SlateConfig {
-            local: place.is_local(),
-            ..SlateConfig::new(merge::merge)
-        };
-        match SlateStore::open(place.object_store(), "meta", config).await {
-            Ok(index) => index.close().await?,
-            // An earlier attempt deleted part of the index; it has already fenced the writer.
-            Err(error) => tracing::warn!(%error, "cannot open the partly deleted index"),
-        }
-        let wait = match place.is_local() {
-            true => FENCED_LOCAL,
-            false => FENCED,
-        };
-        progress(DeletionStep::Waiting(wait));
-        tokio::time::sleep(wait).await;
+    // No writer ever has a half-made namespace.
+    if half_made(&identity).is_none() && !place.list("meta").await?.is_empty() {
+        fence(&place, &mut progress).await?;
     }
     let mut gone = 0;
+    if let Some(owner) = objects_to_delete(backend, name, &identity).await? {
+        gone = delete_parts(&owner, &PARTS, gone, &mut progress).await?;
+        owner.delete(writer_object::KEY).await?;
+        Manifest::remove(&owner).await?;
+        gone += 1;
+    }
+    gone = delete_parts(&place, &PARTS, gone, &mut progress).await?;
+    place.delete(writer_object::KEY).await?;
+    Manifest::remove(&place).await?;
+    Ok(gone + 1)
+}
+
+/// Fails if a namespace that a rebuild made of this one has its segments.
+async fn check_not_cited(
+    backend: &Backend,
+    name: &str,
+    identity: &Manifest,
+) -> Result<(), StoreError> {
+    let (Some(new), None) = (&identity.replaced_by, &identity.objects_of) else {
+        return Ok(());
+    };
+    match Manifest::find(&backend.child(new)).await? {
+        Some(found) if found.objects_of.as_deref() == Some(name) => Err(StoreError::Held(format!(
+            "it is not deleted, because its segments and its log are those of namespace {new}, which was rebuilt from it: \
+             `rewindfs namespace delete` of {new} deletes both"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the namespace usable again of which `identity` is a half-made rebuild.
+async fn release_rebuilt(
+    backend: &Backend,
+    name: &str,
+    identity: &Manifest,
+) -> Result<(), StoreError> {
+    let Some(HalfMade { from }) = half_made(identity) else {
+        return Ok(());
+    };
+    let mut names = vec![from];
+    names.extend(identity.objects_of.clone());
+    names.dedup();
+    for rebuilt in names {
+        let place = backend.child(&rebuilt);
+        if let Some(found) = Manifest::find(&place).await?
+            && found.replaced_by.as_deref() == Some(name)
+        {
+            let released = Manifest {
+                replaced_by: None,
+                ..found
+            };
+            released.replace(&place).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the place of the objects that only this namespace cites, if they are not under its own prefix.
+async fn objects_to_delete(
+    backend: &Backend,
+    name: &str,
+    identity: &Manifest,
+) -> Result<Option<Backend>, StoreError> {
+    let Some(owner) = &identity.objects_of else {
+        return Ok(None);
+    };
+    if identity.replaced_by.is_some() || half_made(identity).is_some() {
+        return Ok(None);
+    }
+    let place = backend.child(owner);
+    let found = Manifest::find(&place).await?;
+    let is_own = found.is_some_and(|found| found.replaced_by.as_deref() == Some(name));
+    Ok(is_own.then_some(place))
+}
+
+/// Takes the index from a writer that may have it, and waits until that has noticed.
+async fn fence(place: &Backend, progress: &mut impl FnMut(DeletionStep)) -> Result<(), StoreError> {
+    let config = SlateConfig {
+        local: place.is_local(),
+        ..SlateConfig::new(merge::merge)
+    };
+    match SlateStore::open(place.object_store(), "meta", config).await {
+        Ok(index) => index.close().await?,
+        // An earlier attempt deleted part of the index; it has already fenced the writer.
+        Err(error) => tracing::warn!(%error, "cannot open the partly deleted index"),
+    }
+    let wait = match place.is_local() {
+        true => FENCED_LOCAL,
+        false => FENCED,
+    };
+    progress(DeletionStep::Waiting(wait));
+    tokio::time::sleep(wait).await;
+    Ok(())
+}
+
+/// Deletes the objects below `parts` of a namespace; `gone` objects were deleted before. Returns how many are deleted by now.
+///
+/// # Errors
+/// `Unavailable`; some of the objects may be deleted.
+pub(crate) async fn delete_parts(
+    place: &Backend,
+    parts: &[&str],
+    mut gone: u64,
+    progress: &mut impl FnMut(DeletionStep),
+) -> Result<u64, StoreError> {
     for _ in 0..SWEEPS_MAX {
         let mut all = Vec::new();
-        for part in PARTS {
+        for part in parts {
             all.extend(place.list(part).await?.into_iter().map(|object| object.key));
         }
         if all.is_empty() {
@@ -266,9 +420,7 @@ pub async fn delete_namespace(
             progress(DeletionStep::Deleted { gone, of });
         }
     }
-    place.delete(writer_object::KEY).await?;
-    Manifest::remove(&place).await?;
-    Ok(gone + 1)
+    Ok(gone)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::store::model::version::Timestamp;
 use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::journal_record::Record;
 use crate::store::schema::keys;
+use crate::store::schema::manifest::NamespaceHome;
 use crate::store::schema::retention_keys;
 use crate::store::schema::retention_rows::CapRow;
 use crate::sync::{Arc, Mutex, lock};
@@ -37,7 +38,9 @@ pub(crate) struct Core {
     pub(crate) role: Role,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) tasks: Tasks,
+    /// The place of segments, log and `epochs/`.
     pub(crate) backend: Backend,
+    pub(crate) home: NamespaceHome,
     /// The namespace's id.
     pub(crate) uuid: Uuid,
     /// Epoch of the writer; for a follower, that of the newest batch when it was opened.

@@ -66,19 +66,19 @@ impl Namespace {
         tasks: Tasks,
     ) -> Result<Self, StoreError> {
         check_name(name)?;
-        let backend = backend.child(name);
-        let identity = Manifest::find(&backend).await?;
+        let identity = Manifest::find(&backend.child(name)).await?;
         let identity = identity.ok_or(StoreError::NotFound)?;
         identity.check_alive()?;
+        let home = identity.home(backend, name);
         let (dir, journal) = own_directory(&config.cache_dir, identity.uuid)?;
         let shares = MemoryShares::of(config.memory_bytes);
         let slate = SlateConfig {
             local: backend.is_local(),
             cache_bytes: shares.index_cache + shares.index_rows,
-            reason: Some(why_not(&backend)),
+            reason: Some(why_not(backend)),
             ..SlateConfig::new(merge::merge)
         };
-        let damage = match evidence::examine(&backend, &slate).await? {
+        let damage = match evidence::examine(&home, &slate).await? {
             Evidence::Damaged(what) => Some(what),
             Evidence::Unused => return Err(StoreError::NotFound),
             Evidence::Whole | Evidence::LogUnreadable(_) => None,
@@ -88,7 +88,7 @@ impl Namespace {
         {
             return Err(StoreError::Damaged(what.clone()));
         }
-        let store = backend.object_store();
+        let store = home.index.object_store();
         let opened = SlateFollower::open(store, "meta", &slate, follow.every).await;
         // The result of the evidence check is more precise than the first error of the engine.
         let index = Arc::new(opened.map_err(|error| match &damage {
@@ -105,7 +105,7 @@ impl Namespace {
             config,
             env,
             tasks,
-            backend,
+            home,
             uuid: identity.uuid,
             dir,
             epoch: applied.batch.epoch,

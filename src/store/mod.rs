@@ -16,19 +16,22 @@ mod index;
 mod lease;
 mod model;
 mod namespace;
+mod rebuild;
 mod recovery;
+mod replay;
 mod retention;
 mod salvage;
 mod schema;
 mod tree;
 
 pub use admin::{
-    DeletionStep, LastWrite, NamespaceInfo, create_namespace, delete_namespace, list_namespaces,
-    parse_setting, set_namespace, show_namespace,
+    DeletionStep, HalfMade, LastWrite, NamespaceInfo, NamespaceState, create_namespace,
+    delete_namespace, list_namespaces, namespace_state, parse_setting, set_namespace,
+    show_namespace,
 };
 pub use check::{
     CheckConfig, CheckReport, CheckStep, DataReads, Finding, Findings, LogRepair, MoreDamage,
-    OrphanCount, Orphans, RepairReport, Spill, Subject, check_log, repair,
+    OrphanCount, Orphans, RepairReport, Subject, check_log, repair,
 };
 pub use commit::Committer;
 pub use data::DataStore;
@@ -74,6 +77,12 @@ pub use model::version::{
 };
 pub use namespace::DRAIN_TIMEOUT;
 pub use namespace::Namespace;
+pub use rebuild::report::{
+    LostObject, LostTime, NewerSegments, RebuildLosses, RebuildOutcome, RebuildReport, RebuildStep,
+    RebuiltFrom, UuidOrigin,
+};
+pub use rebuild::{LastWriter, OnLosses, RebuildRequest, last_writer, rebuild_namespace};
+pub use replay::sorted::Spill;
 pub use retention::Retention;
 pub use retention::amounts::Amounts;
 pub use retention::brake::Brake;

@@ -36,12 +36,16 @@ use crate::store::model::memory_shares::MemoryShares;
 use crate::store::model::role::Role;
 use crate::store::model::version::{Ino, Time, Timestamp};
 use crate::store::recovery::Recovery;
+use crate::store::recovery::bring_back::UncitedRange;
 use crate::store::recovery::evidence::{self, Evidence};
 use crate::store::recovery::first_rows::read_first_rows;
 use crate::store::recovery::journal::{JournalRecords, RecoveredJournal};
 use crate::store::retention::Retention;
-use crate::store::schema::manifest::identity;
+use crate::store::schema::manifest::{
+    Manifest, NamespaceHome, RebuildStage, existing_identity, identity,
+};
 use crate::store::schema::merge;
+use crate::store::schema::object_names::SegmentId;
 use crate::store::tree::Tree;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::Tasks;
@@ -70,7 +74,8 @@ pub(crate) struct NamespaceParts {
     pub(crate) config: NamespaceConfig,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) tasks: Tasks,
-    pub(crate) backend: Backend,
+    /// Where its objects lie.
+    pub(crate) home: NamespaceHome,
     pub(crate) uuid: Uuid,
     /// The local directory of the namespace.
     pub(crate) dir: PathBuf,
@@ -99,8 +104,8 @@ impl Namespace {
         tasks: Tasks,
     ) -> Result<Self, StoreError> {
         check_name(name)?;
-        let backend = backend.child(name);
-        let identity = identity(&backend, env.as_ref()).await?;
+        let identity = identity(&backend.child(name), env.as_ref()).await?;
+        let home = identity.home(backend, name);
         let dir = config.cache_dir.join(identity.uuid.to_string());
         let shares = MemoryShares::of(config.memory_bytes);
         let slate = SlateConfig {
@@ -112,51 +117,87 @@ impl Namespace {
                 bytes: config.table_bytes(),
             }),
             collect_after: config.grace,
-            reason: Some(why_not(&backend)),
+            reason: Some(why_not(backend)),
             ..SlateConfig::new(merge::merge)
         };
         let local = open_local(&dir, identity.uuid)?;
         let request = LeaseRequest {
-            backend: &backend,
+            backend: &home.index,
             dir: &dir,
             host: &config.host,
             env: &env,
             takeover: &config.takeover,
             times: config.lease,
         };
-        let (lease, evidence) = take(request, &slate, &tasks).await?;
+        let (lease, evidence) = take(request, &home, &slate, &tasks).await?;
         let opening = async {
             // The check comes before the index engine writes anything: the engine would take a missing object for the end
             // of its log.
             if let Evidence::Damaged(what) = evidence? {
                 return Err(StoreError::Damaged(what));
             }
-            let store = SlateStore::open(backend.object_store(), "meta", slate).await?;
+            let store = SlateStore::open(home.index.object_store(), "meta", slate).await?;
             let meta: Arc<dyn MetaStore> = Arc::new(store);
-            lease.opened(meta.epoch())?;
+            let epoch = meta.epoch().saturating_add(home.epoch_base);
+            lease.opened(epoch)?;
             let parts = NamespaceParts {
                 config,
                 env,
                 tasks,
                 uuid: identity.uuid,
                 dir: dir.clone(),
-                epoch: meta.epoch(),
+                epoch,
                 role: Role::Writer,
                 journal: local.journal,
                 index: Index::of_writer(meta).await?,
                 lease: Some(Arc::clone(&lease)),
-                backend: backend.clone(),
+                home: home.clone(),
             };
-            // Boxed, because the compiler takes minutes for the type of a future that has this one as a part.
+            // Each boxed, because the compiler takes minutes for the type of a future that has these as parts.
             let starting: BoxFuture<'_, Result<Self, StoreError>> =
                 Box::pin(Self::start_writer(parts, local.records));
-            starting.await
+            let namespace = starting.await?;
+            let completing: BoxFuture<'_, Result<(), StoreError>> =
+                Box::pin(namespace.complete_rebuild(&identity));
+            completing.await?;
+            Ok(namespace)
         };
         let opened = opening.await;
         if opened.is_err() {
             lease.end().await;
         }
         opened
+    }
+
+    /// Completes a rebuild: brings back what is newer than the log that the index was made from.
+    async fn complete_rebuild(&self, identity: &Manifest) -> Result<(), StoreError> {
+        let Some(RebuildStage::Recovering { epoch, sequence }) = identity.rebuild else {
+            return Ok(());
+        };
+        let range = UncitedRange {
+            from: SegmentId { epoch, sequence },
+            last_epoch: identity.epoch_base,
+        };
+        let recovery = self.recovery();
+        let bringing: BoxFuture<'_, Result<(), StoreError>> = Box::pin(recovery.bring_back(range));
+        bringing.await?;
+        let place = &self.core.home.index;
+        let newest = Manifest::find(place).await?;
+        let complete = Manifest {
+            rebuild: None,
+            ..newest.ok_or(StoreError::NotFound)?
+        };
+        complete.replace(place).await
+    }
+
+    fn recovery(&self) -> Recovery {
+        Recovery {
+            core: Arc::clone(&self.core),
+            data: Arc::clone(&self.data),
+            commit: Arc::clone(&self.commit),
+            tree: Arc::clone(&self.tree),
+            history: Arc::clone(&self.history),
+        }
     }
 
     /// Recovers what is in the journal and starts the tasks of the writer.
@@ -167,13 +208,7 @@ impl Namespace {
         read_first_rows(&parts.index).await?;
         let (namespace, orphans) = Self::assemble(parts).await?;
         namespace.core.watch_lease();
-        let recovery = Recovery {
-            core: Arc::clone(&namespace.core),
-            data: Arc::clone(&namespace.data),
-            commit: Arc::clone(&namespace.commit),
-            tree: Arc::clone(&namespace.tree),
-            history: Arc::clone(&namespace.history),
-        };
+        let recovery = namespace.recovery();
         let replay = recovery.recover(records).await?;
         namespace.commit.start();
         namespace.tree.start(orphans);
@@ -433,21 +468,27 @@ impl Namespace {
 /// Takes the lease of a namespace, and examines its index meanwhile, which only reads.
 async fn take(
     request: LeaseRequest<'_>,
+    home: &NamespaceHome,
     slate: &SlateConfig,
     tasks: &Tasks,
 ) -> Result<(Arc<Lease>, Result<Evidence, StoreError>), StoreError> {
-    let backend = request.backend;
     let taking = async {
         let (lease, waited) = Lease::acquire(request).await?;
         lease.start(tasks);
         Ok::<_, StoreError>((lease, waited))
     };
-    let (taken, mut evidence) = tokio::join!(taking, evidence::examine(backend, slate));
+    let (taken, mut evidence) = tokio::join!(taking, evidence::examine(home, slate));
     let (lease, waited) = taken?;
     if waited == Waited::ForAnother {
-        evidence = evidence::examine(backend, slate).await;
+        evidence = examine_again(home, slate).await;
     }
     Ok((lease, evidence))
+}
+
+/// Examines the index after a wait, in which the namespace may have been rebuilt or deleted.
+async fn examine_again(home: &NamespaceHome, slate: &SlateConfig) -> Result<Evidence, StoreError> {
+    existing_identity(&home.index).await?.check_alive()?;
+    evidence::examine(home, slate).await
 }
 
 /// Reads the applied watermarks of the namespace and builds the core that all layers share.
@@ -463,7 +504,8 @@ async fn core(parts: NamespaceParts) -> Result<Core, StoreError> {
         role: parts.role,
         env: parts.env,
         tasks: parts.tasks,
-        backend: parts.backend,
+        backend: parts.home.objects.clone(),
+        home: parts.home,
         uuid: parts.uuid,
         epoch: parts.epoch,
         clock,

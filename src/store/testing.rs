@@ -48,9 +48,9 @@ impl TestHost {
 
     /// Mounts the namespace.
     pub(crate) async fn open(&self) -> Namespace {
-        let backend = self.backend.child("default");
         let env = Arc::clone(&self.env);
-        let identity = identity(&backend, env.as_ref()).await.unwrap();
+        let place = self.backend.child("default");
+        let identity = identity(&place, env.as_ref()).await.unwrap();
         let config = NamespaceConfig {
             cache_dir: self.cache_dir(),
             cache_bytes: 0,
@@ -74,7 +74,7 @@ impl TestHost {
             config,
             env,
             tasks,
-            backend,
+            home: identity.home(&self.backend, "default"),
             uuid: identity.uuid,
             dir,
             epoch: index.epoch(),

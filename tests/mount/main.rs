@@ -57,6 +57,7 @@ mod privileges;
 mod programs;
 mod random_walk;
 mod read_ahead;
+mod rebuild;
 mod reclaim;
 mod restore;
 mod retention;

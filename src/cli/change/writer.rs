@@ -77,7 +77,7 @@ impl ChangeWay {
         };
         let backend = open_backend(&url, &config, how).await?;
         let info = describe(&backend, &url, &name).await?;
-        if let Some(mountpoint) = writer_of_this_machine(&info)? {
+        if let Some(mountpoint) = writer_of_this_machine(info.uuid, &name)? {
             return Ok(Self::Daemon(mountpoint));
         }
         match consent {
@@ -221,14 +221,17 @@ impl OpenWriter {
 }
 
 /// Returns the mountpoint of a daemon of this machine that writes the namespace.
-fn writer_of_this_machine(info: &NamespaceInfo) -> Result<Option<PathBuf>, CliError> {
+pub(in crate::cli) fn writer_of_this_machine(
+    uuid: uuid::Uuid,
+    name: &str,
+) -> Result<Option<PathBuf>, CliError> {
     let directories = place::runtime_directories();
-    let uuid = info.uuid.to_string();
+    let uuid = uuid.to_string();
     for mountpoint in control::mounts_of(&directories, &uuid) {
         let status = control::status_of(&directories, &mountpoint, STATUS_MAX);
         let status = status.map_err(|error| {
             // It may be the writer, which must not lose its namespace.
-            CliError::failure(format!("{error}; it may have namespace {}", info.name))
+            CliError::failure(format!("{error}; it may have namespace {name}"))
         })?;
         if let Some(status) = status
             && status.uuid == uuid
@@ -264,7 +267,7 @@ impl RepairAccess<'_> {
         };
         let backend = open_backend(url, backend, how).await?;
         let info = describe(&backend, url, name).await?;
-        if let Some(mountpoint) = writer_of_this_machine(&info)? {
+        if let Some(mountpoint) = writer_of_this_machine(info.uuid, name)? {
             return Err(CliError::failure(format!(
                 "{url}: not repaired, because namespace {name} is mounted at {at}: `rewindfs umount {at}` first",
                 at = mountpoint.display()
@@ -290,13 +293,19 @@ async fn describe(
     name: &str,
 ) -> Result<NamespaceInfo, CliError> {
     let described = show_namespace(backend, name).await;
-    described.map_err(|error| match error {
+    let info = described.map_err(|error| match error {
         StoreError::Invalid(_) => CliError::usage(error),
         StoreError::NotFound => {
             CliError::failure(format!("{url}: namespace {name} does not exist"))
         }
         other => CliError::failure(format!("{url}: namespace {name}: {other}")),
-    })
+    })?;
+    match &info.replaced_by {
+        Some(new) => Err(CliError::failure(format!(
+            "{url}: namespace {name} was rebuilt as namespace {new}: use --namespace {new}"
+        ))),
+        None => Ok(info),
+    }
 }
 
 /// Says when a namespace was last written, and where.

@@ -20,7 +20,7 @@ pub(crate) use files::loose_token;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use format::fuzz_scan;
 pub(crate) use recover::Recovered;
-pub(crate) use snapshot::JournalSnapshot;
+pub(crate) use snapshot::{JournalSnapshot, is_in_use};
 
 use crate::sync::{Arc, Ordering, lock};
 use crate::task::lock_slow;

@@ -86,6 +86,18 @@ impl JournalSnapshot {
     }
 }
 
+/// Tells whether a process uses the journal in `dir`.
+///
+/// # Errors
+/// `Io`, also if there is no such directory.
+pub(crate) fn is_in_use(dir: &Path) -> Result<bool, JournalError> {
+    match lock_existing(dir) {
+        Ok(_lock) => Ok(false),
+        Err(JournalError::Busy(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// Locks the journal in an existing directory, which may be read-only.
 fn lock_existing(dir: &Path) -> Result<Option<File>, JournalError> {
     let path = dir.join(LOCK);

@@ -75,12 +75,20 @@ pub(crate) struct BadObject {
     pub(crate) what: String,
 }
 
+/// What is wrong with an object that does not exist.
+const MISSING: &str = "is missing";
+
 impl BadObject {
     fn missing(key: &Path) -> Self {
         Self {
             key: key.to_string(),
-            what: "is missing".to_owned(),
+            what: MISSING.to_owned(),
         }
+    }
+
+    /// Tells whether the object does not exist.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.what == MISSING
     }
 
     fn damaged(key: &Path, what: impl Into<String>) -> Self {

@@ -12,7 +12,6 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
-use slatedb::config::FlushOptions;
 use std::fmt::{Display, Formatter};
 use tokio::time::Instant;
 

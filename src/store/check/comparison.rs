@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use crate::meta::{MetaRead, RowScan};
 use crate::store::check::config::CheckStep;
-use crate::store::check::faulty::FaultyKeys;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
+use crate::store::replay::faulty::FaultyKeys;
 use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::keys;
 use crate::store::schema::rows::LogPlace;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::store::check::sorted::Spill;
+use crate::store::replay::sorted::Spill;
 
 /// How many sorters a check uses at the same time, each with a part of the memory.
 const SORTERS: usize = 4;

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::meta::MetaRead;
-use crate::store::check::faulty::{FaultyKeys, NAMED_MAX};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, ROOT, Timestamp};
+use crate::store::replay::faulty::{FaultyKeys, NAMED_MAX};
+use crate::store::replay::log_damage::LogDamage;
 use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys::{self, LabelSlot};
@@ -71,6 +72,13 @@ impl Findings {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Returns a finding for each faulty object of a log.
+    pub(super) fn of_log(damage: &LogDamage) -> Self {
+        let mut findings = Self::default();
+        damage.each_object(|object| findings.add(Subject::Object(object.key), &object.what));
+        findings
     }
 
     pub(super) fn add(&mut self, subject: Subject, what: &str) {

@@ -8,19 +8,15 @@
 mod comparison;
 mod config;
 mod damage;
-mod faulty;
 mod finding;
-mod log_compare;
 mod lost;
 mod names;
 mod orphans;
-mod recount;
 mod references;
 mod repair;
 mod report;
 mod scan;
 mod shown;
-mod sorted;
 
 use std::time::Duration;
 
@@ -31,27 +27,26 @@ pub use orphans::{OrphanCount, Orphans};
 pub use repair::repair;
 pub use repair::report::{LogRepair, RepairReport};
 pub use report::{CheckReport, MoreDamage};
-pub use sorted::Spill;
 
 use crate::backend::Backend;
 use crate::meta::{MetaRead, SlateConfig, SlateFollower};
 use crate::store::check::comparison::{Comparison, IndexRow, checkpoint, newest};
 use crate::store::check::damage::{DamagedContents, DamagedStates};
-use crate::store::check::faulty::FaultyKeys;
 use crate::store::check::finding::PathFinder;
-use crate::store::check::log_compare::{LogPosition, LogReplay};
 use crate::store::check::lost::{ExtentSearch, LostExtents};
 use crate::store::check::names::NameRows;
-#[cfg(test)]
-use crate::store::check::recount::Recount;
 use crate::store::check::scan::ScannedRows;
-use crate::store::check::sorted::SortedRows;
 use crate::store::index::current::Index;
 use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::recovery::evidence::{self, Evidence};
-use crate::store::schema::manifest::existing_identity;
+use crate::store::replay::faulty::FaultyKeys;
+use crate::store::replay::log_replay::{LogPosition, LogProgress, LogReplay};
+#[cfg(test)]
+use crate::store::replay::recount::Recount;
+use crate::store::replay::sorted::{SortedRows, Spill};
+use crate::store::schema::manifest::{NamespaceHome, existing_identity};
 use crate::store::schema::merge;
 use crate::store::schema::rows::LogPlace;
 use crate::sync::Arc;
@@ -81,20 +76,21 @@ pub async fn check_log(
     step: impl Fn(CheckStep) + Send + Sync,
 ) -> Result<CheckReport, StoreError> {
     check_name(name)?;
-    let backend = backend.child(name);
-    existing_identity(&backend).await?;
+    let identity = existing_identity(&backend.child(name)).await?;
+    identity.check_complete()?;
+    let home = identity.home(backend, name);
     let slate = SlateConfig {
         local: backend.is_local(),
         cache_bytes: INDEX_CACHE,
         ..SlateConfig::new(merge::merge)
     };
-    match evidence::examine(&backend, &slate).await? {
+    match evidence::examine(&home, &slate).await? {
         Evidence::Damaged(what) => return Err(StoreError::Damaged(what)),
         Evidence::Unused => return Err(StoreError::NotFound),
         Evidence::Whole | Evidence::LogUnreadable(_) => {}
     }
     let checked = CheckedNamespace {
-        backend,
+        home,
         slate,
         config,
     };
@@ -124,14 +120,14 @@ pub async fn check_log(
 
 /// A namespace that is being checked.
 struct CheckedNamespace<'a> {
-    backend: Backend,
+    home: NamespaceHome,
     slate: SlateConfig,
     config: &'a CheckConfig,
 }
 
 impl CheckedNamespace<'_> {
     async fn open(&self) -> Result<SlateFollower, StoreError> {
-        let store = self.backend.object_store();
+        let store = self.home.index.object_store();
         Ok(SlateFollower::open(store, "meta", &self.slate, NEVER).await?)
     }
 
@@ -149,13 +145,14 @@ impl CheckedNamespace<'_> {
             ..config.spill.clone()
         };
         let rows = SortedRows::new(merge::merge, spill);
-        let mut replay = LogReplay::new(&self.backend, rows, from);
+        let mut replay = LogReplay::new(&self.home.objects, rows, from);
         loop {
             let end = newest(&**index).await?;
-            let reached = replay.read_to(end.batch, end.logged, step).await?;
+            let told = |LogProgress { read, all }| step(CheckStep::Log { read, all });
+            let reached = replay.read_to(end.batch, end.logged, &told).await?;
             // With a missing or damaged object, the replay may never reach this batch; the rows that it has are compared
             // all the same.
-            if reached == LogPosition::There || !replay.damaged.is_empty() {
+            if reached == LogPosition::There || !replay.damage.is_empty() {
                 replay.rows.write_run()?;
                 let mut scanned = ScannedRows::new(config);
                 let each = |row: IndexRow<'_>| scanned.row(row);
@@ -167,7 +164,7 @@ impl CheckedNamespace<'_> {
                 if newest(&**index).await? == end {
                     let report = CheckReport {
                         objects: replay.objects,
-                        damaged: replay.damaged,
+                        damaged: Findings::of_log(&replay.damage),
                         ..CheckReport::default()
                     };
                     return self
@@ -199,12 +196,13 @@ impl CheckedNamespace<'_> {
         let miscounted = scanned.counts.finish().await?;
         let found = named(&**index, compared.differing, miscounted).await?;
         let references = &mut scanned.references;
-        let segments = references.list(&self.backend, step).await?;
+        let segments = references.list(&self.home.objects, step).await?;
         let mut orphans = Orphans::of(references, config).await?;
         if let Some(began) = from {
-            orphans.add_log(&self.backend, began, config).await?;
+            orphans.add_log(&self.home.objects, began, config).await?;
         }
-        let mut search = ExtentSearch::new(&self.backend, &**index, config.data, references, step);
+        let mut search =
+            ExtentSearch::new(&self.home.objects, &**index, config.data, references, step);
         let mut lost = search.run(references).await?;
         let verified = search.read;
         if lost.count > 0 {

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::meta::{Change, RowScan};
 use crate::store::check::references::{packed, unpacked};
-use crate::store::check::sorted::{MergedRows, SortedRows, Spill};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::Dentry;
 use crate::store::model::version::{Ino, Kind, ROOT};
+use crate::store::replay::sorted::{MergedRows, SortedRows, Spill};
 use crate::store::schema::keys;
 use crate::store::schema::rows::{DentryBody, InodeRow};
 use crate::store::schema::tables::{

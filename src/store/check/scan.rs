@@ -4,9 +4,9 @@ use crate::meta::MetaRead;
 use crate::store::check::comparison::{IndexRow, all_rows};
 use crate::store::check::config::{CheckConfig, CheckStep};
 use crate::store::check::names::NameRows;
-use crate::store::check::recount::Recount;
 use crate::store::check::references::References;
 use crate::store::model::error::StoreError;
+use crate::store::replay::recount::Recount;
 
 /// Number of rows between two progress reports.
 const ROWS_TOLD: u64 = 10_000;

@@ -19,6 +19,7 @@ pub(crate) mod relocations;
 pub(crate) mod retry_upload;
 pub(crate) mod segment;
 pub(crate) mod segment_buffer;
+pub(crate) mod segment_walk;
 pub(crate) mod upload;
 
 use std::path::Path;

@@ -3,6 +3,7 @@
 use crate::backend::{Backend, TempFileLocation};
 use crate::env::Env;
 use crate::store::model::error::StoreError;
+use crate::store::schema::manifest::Manifest;
 
 /// Where every mount writes outside its namespace.
 const OF_ALL: [TempFileLocation; 1] = [TempFileLocation::Tree("probe")];
@@ -31,7 +32,17 @@ pub async fn sweep_orphans(
     let of_all = backend.sweep_temp_files(env.now(), &OF_ALL).await?;
     let own = backend.child(namespace);
     let of_one = own.sweep_temp_files(env.now(), &OF_A_NAMESPACE).await?;
-    Ok(of_all + of_one)
+    // Only a local bucket has such files; others are not asked.
+    let identity = match backend.is_local() {
+        true => Manifest::find(&own).await?,
+        false => None,
+    };
+    let mut of_objects = 0;
+    if let Some(owner) = identity.and_then(|identity| identity.objects_of) {
+        let objects = backend.child(&owner);
+        of_objects = objects.sweep_temp_files(env.now(), &OF_A_NAMESPACE).await?;
+    }
+    Ok(of_all + of_one + of_objects)
 }
 
 #[cfg(test)]

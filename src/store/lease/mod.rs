@@ -12,7 +12,7 @@
 pub(crate) mod acquire;
 mod beat;
 mod beat_state;
-mod identity;
+pub(crate) mod identity;
 pub(crate) mod request;
 pub(crate) mod status;
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub(crate) struct UsageChange {
 }
 
 /// Id of an operation: the epoch of the writer that acknowledged it, and its number among that writer's operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OperationId {
     pub(crate) epoch: u64,
     pub(crate) number: u64,

@@ -16,6 +16,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
 use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::keys;
+use crate::store::schema::manifest::NamespaceHome;
 use crate::store::schema::object_names::SegmentId;
 use crate::store::schema::rows::LogPlace;
 use crate::store::schema::tables::{AppliedTable, LoggedTable, RowTable};
@@ -51,40 +52,41 @@ struct IndexClaims {
 /// # Errors
 /// `Unavailable` if the bucket does not answer.
 pub(crate) async fn examine(
-    backend: &Backend,
+    home: &NamespaceHome,
     config: &SlateConfig,
 ) -> Result<Evidence, StoreError> {
     let watched = [keys::applied().bytes(), keys::logged().bytes()];
     let mut last: Option<IndexClaims> = None;
     loop {
-        let place = backend.object_store();
+        let place = home.index.object_store();
         let origin = match inspect(place, "meta", config, &watched).await? {
             Inspection::Whole(origin) => origin,
-            Inspection::Absent => return absent(backend).await,
-            Inspection::Damaged(bad) => return damaged(backend, &objects(&bad)).await,
+            Inspection::Absent => return absent(home).await,
+            Inspection::Damaged(bad) => return damaged(home, &objects(&bad)).await,
         };
-        let shown = match shown(&origin) {
+        let shown = match shown(&origin, home.epoch_base) {
             Ok(shown) => shown,
-            Err(what) => return damaged(backend, &what).await,
+            Err(what) => return damaged(home, &what).await,
         };
-        let compared = compare(backend, shown).await?;
+        let compared = compare(&home.objects, shown).await?;
         let Evidence::Damaged(what) = compared else {
             return Ok(compared);
         };
         // A writer may have committed between the two reads; only a second comparison with the same index is
         // conclusive.
         if last == Some(shown) {
-            return damaged(backend, &what).await;
+            return damaged(home, &what).await;
         }
         last = Some(shown);
     }
 }
 
-/// Decodes the rows that an inspection found. Fails if a batch is missing in the write-ahead log of the index.
-fn shown(origin: &LastWriterState) -> Result<IndexClaims, String> {
+/// Decodes the rows that an inspection found; `epoch_base` is added to the engine's epoch. Fails if a batch is missing in the write-ahead
+/// log of the index.
+fn shown(origin: &LastWriterState, epoch_base: u64) -> Result<IndexClaims, String> {
     let bad = |error: StoreError| format!("a row of the index cannot be read: {error}");
     let mut shown = IndexClaims {
-        writer_epoch: origin.writer_epoch,
+        writer_epoch: origin.writer_epoch.saturating_add(epoch_base),
         ..IndexClaims::default()
     };
     if let Some(row) = origin.in_tables.get(&*keys::logged()) {
@@ -178,18 +180,18 @@ async fn newer_segment(backend: &Backend, epoch: u64) -> Result<Option<String>, 
 }
 
 /// Decides whether a namespace without an index is new or has lost its index.
-async fn absent(backend: &Backend) -> Result<Evidence, StoreError> {
+async fn absent(home: &NamespaceHome) -> Result<Evidence, StoreError> {
     for (part, proves) in [
         ("epochs", "a durable batch"),
         ("log", "batches of the index"),
         ("data", "a writer"),
     ] {
-        if let Some(object) = backend.list(part).await?.into_iter().next_back() {
+        if let Some(object) = home.objects.list(part).await?.into_iter().next_back() {
             let what = format!(
                 "it is missing: nothing lies below meta/, but {} proves {proves}",
                 object.key
             );
-            return damaged(backend, &what).await;
+            return damaged(home, &what).await;
         }
     }
     Ok(Evidence::Unused)
@@ -209,12 +211,13 @@ fn objects(bad: &[BadObject]) -> String {
 }
 
 /// Builds the message: what is wrong, what still exists, and what to do.
-async fn damaged(backend: &Backend, what: &str) -> Result<Evidence, StoreError> {
-    let log = backend.list("log").await?;
-    let segments = backend.list("data").await?;
+async fn damaged(home: &NamespaceHome, what: &str) -> Result<Evidence, StoreError> {
+    let objects = &home.objects;
+    let log = objects.list("log").await?;
+    let segments = objects.list("data").await?;
     let upto = match log.last() {
         None => String::new(),
-        Some(object) => match log_object::read(backend, &object.key).await {
+        Some(object) => match log_object::read(objects, &object.key).await {
             Ok(object) => format!(", up to {}", proven(&object)),
             Err(error) => format!(", the newest unreadable: {error}"),
         },
@@ -222,8 +225,8 @@ async fn damaged(backend: &Backend, what: &str) -> Result<Evidence, StoreError> 
     Ok(Evidence::Damaged(format!(
         "the index of {} is incomplete or damaged: {what}. Nothing was changed, and no object is deleted in this state; \
          {} log objects{upto} and {} segments are there. Put the named objects back from a copy or from the bucket's own \
-         versions, then mount again; --read-only --damaged shows what the index still has",
-        backend.url(),
+         versions, then mount again; `rewindfs rebuild` makes a new index from the log; --read-only --damaged shows what the index still has",
+        home.index.url(),
         log.len(),
         segments.len(),
     )))

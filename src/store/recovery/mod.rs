@@ -3,10 +3,13 @@
 //!
 //! A crash during recovery leaves a journal from which the next mount can run the whole recovery again.
 
+pub(crate) mod bring_back;
 pub(crate) mod conflict;
 pub(crate) mod conflict_version;
+pub(crate) mod cover;
 pub(crate) mod evidence;
 pub(crate) mod first_rows;
+pub(crate) mod footers;
 pub(crate) mod journal;
 pub(crate) mod mount;
 pub(crate) mod replay;

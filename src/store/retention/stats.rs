@@ -56,7 +56,7 @@ impl Retention {
     /// # Errors
     /// Errors of the index and the store.
     pub async fn sizes(&self) -> Result<StoreSizes, StoreError> {
-        let objects = self.core.backend.list("meta").await?;
+        let objects = self.core.home.index.list("meta").await?;
         Ok(StoreSizes {
             amounts: self.amounts().await?,
             index: objects.iter().map(|object| object.size).sum(),

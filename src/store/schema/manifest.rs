@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::backend::{Backend, BackendError};
 use crate::env::Env;
+use crate::store::model::config::check_name;
 use crate::store::model::error::StoreError;
 
 /// Format of `namespace.json` and of everything below it.
@@ -15,6 +16,9 @@ const FORMAT: u32 = 1;
 const KEY: &str = "namespace.json";
 /// The longest `namespace.json` that is read, in bytes: thousands of settings.
 const BYTES_MAX: u64 = 4 << 20;
+
+/// Largest `epoch_base`: the keys of objects have eight hexadecimal digits for an epoch.
+const EPOCH_BASE_MAX: u64 = u32::MAX as u64;
 
 /// Name of the last member: the CRC32C, in hexadecimal, of every byte before the name.
 const CHECKSUM: &str = "\"crc32c\"";
@@ -33,6 +37,53 @@ pub(crate) struct Manifest {
     /// Its deletion has begun; the namespace is not opened any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) deleting: bool,
+    /// The namespace under whose prefix `data/`, `log/` and `epochs/` lie; `None`: under its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) objects_of: Option<String>,
+    /// What is added to the epochs of the index's engine: writers before a rebuild had the epochs up to it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) epoch_base: u64,
+    /// The rebuild that is making this namespace; `None`: it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rebuild: Option<RebuildStage>,
+    /// The namespace that a rebuild made in its place; it is not opened any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replaced_by: Option<String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// How far the rebuild of a namespace is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "lowercase")]
+pub(crate) enum RebuildStage {
+    /// Its index is being written; nothing but the rebuild opens it.
+    Building {
+        /// The namespace that is rebuilt.
+        from: String,
+        /// The call that writes it.
+        call: Uuid,
+    },
+    /// Its index is complete. The next writer brings back what uncited segments have from this one on.
+    Recovering {
+        /// Writer epoch of the segment.
+        epoch: u64,
+        /// Sequence of the segment.
+        sequence: u64,
+    },
+}
+
+/// Where the objects of a namespace lie.
+#[derive(Clone, Debug)]
+pub(crate) struct NamespaceHome {
+    /// The place of `namespace.json` and the index.
+    pub(crate) index: Backend,
+    /// The place of segments, log and `epochs/`.
+    pub(crate) objects: Backend,
+    /// What is added to the epochs of the index's engine.
+    pub(crate) epoch_base: u64,
 }
 
 /// The member that every format has.
@@ -51,7 +102,25 @@ impl Manifest {
             created: env.now(),
             settings: BTreeMap::new(),
             deleting: false,
+            objects_of: None,
+            epoch_base: 0,
+            rebuild: None,
+            replaced_by: None,
         }
+    }
+
+    /// Returns where the objects of the namespace `name` of `backend` lie.
+    pub(crate) fn home(&self, backend: &Backend, name: &str) -> NamespaceHome {
+        NamespaceHome {
+            index: backend.child(name),
+            objects: backend.child(self.owner_of_objects(name)),
+            epoch_base: self.epoch_base,
+        }
+    }
+
+    /// Returns the namespace under whose prefix the segments and the log of the namespace `name` lie.
+    pub(crate) fn owner_of_objects<'a>(&'a self, name: &'a str) -> &'a str {
+        self.objects_of.as_deref().unwrap_or(name)
     }
 
     pub(crate) fn encode(&self) -> Bytes {
@@ -88,7 +157,24 @@ impl Manifest {
             )));
         }
         check(bytes).map_err(changed)?;
-        serde_json::from_slice(bytes).map_err(bad)
+        let identity: Self = serde_json::from_slice(bytes).map_err(bad)?;
+        if identity.epoch_base > EPOCH_BASE_MAX {
+            return Err(changed("its epoch_base is too large"));
+        }
+        if let Some(owner) = &identity.objects_of {
+            check_name(owner).map_err(|error| changed(&error.to_string()))?;
+        }
+        Ok(identity)
+    }
+
+    /// Returns the uuid in a manifest whose checksum does not match; `None` if it cannot be read.
+    pub(crate) fn unchecked_uuid(bytes: &[u8]) -> Option<Uuid> {
+        #[derive(Deserialize)]
+        struct UncheckedIdentity {
+            uuid: Uuid,
+        }
+        let id: UncheckedIdentity = serde_json::from_slice(bytes).ok()?;
+        Some(id.uuid)
     }
 
     /// Reads the manifest; `None` if there is none.
@@ -128,13 +214,28 @@ impl Manifest {
         Ok(backend.delete(KEY).await?)
     }
 
-    /// Refuses a namespace whose deletion has begun.
+    /// Refuses a namespace whose deletion has begun, and one that is not the whole result of a rebuild or was rebuilt itself.
     pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
         if self.deleting {
             let why = "the namespace is being deleted: complete it with rewindfs namespace delete";
             return Err(StoreError::Busy(why.to_owned()));
         }
-        Ok(())
+        self.check_complete()
+    }
+
+    /// Refuses a namespace that is not the whole result of a rebuild, and one that was rebuilt.
+    pub(crate) fn check_complete(&self) -> Result<(), StoreError> {
+        if let Some(RebuildStage::Building { from, .. }) = &self.rebuild {
+            return Err(StoreError::Busy(format!(
+                "the namespace is half-made: `rewindfs rebuild` of namespace {from} was not completed; run it again with the same --to"
+            )));
+        }
+        match &self.replaced_by {
+            Some(new) => Err(StoreError::Busy(format!(
+                "the namespace was rebuilt as namespace {new}: use --namespace {new}"
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -216,7 +317,7 @@ fn lost_beside(backend: &Backend, part: &str) -> StoreError {
 }
 
 /// Returns a folder of the namespace that has objects.
-async fn existing_part(backend: &Backend) -> Result<Option<&'static str>, StoreError> {
+pub(crate) async fn existing_part(backend: &Backend) -> Result<Option<&'static str>, StoreError> {
     let folders = backend.folders("").await?;
     for part in PARTS {
         // On a local store a folder may exist without an object.
@@ -250,6 +351,41 @@ mod tests {
             bad[at] ^= 1;
             assert!(Manifest::read(&bad).is_err(), "byte {at}");
             assert!(Manifest::read(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_was_rebuilt_or_is_half_made_is_refused_with_the_next_command() {
+        let fresh = Manifest::fresh(&crate::env::SeededEnv::new(1));
+        let whole = String::from_utf8(fresh.encode().to_vec()).unwrap();
+        for member in ["objects_of", "epoch_base", "rebuild", "replaced_by"] {
+            assert!(!whole.contains(member), "{whole}");
+        }
+        assert!(fresh.check_alive().is_ok());
+        let replaced = Manifest {
+            replaced_by: Some("new".to_owned()),
+            ..fresh.clone()
+        };
+        let building = Manifest {
+            rebuild: Some(RebuildStage::Building {
+                from: "old".to_owned(),
+                call: fresh.uuid,
+            }),
+            objects_of: Some("old".to_owned()),
+            epoch_base: 8192,
+            ..fresh
+        };
+        for (identity, part) in [
+            (replaced, "--namespace new"),
+            (building, "of namespace old"),
+        ] {
+            let read = Manifest::read(&identity.encode()).unwrap();
+            assert_eq!(
+                (read.objects_of.clone(), read.epoch_base, &read.rebuild),
+                (identity.objects_of, identity.epoch_base, &identity.rebuild)
+            );
+            let why = read.check_alive().unwrap_err().to_string();
+            assert!(why.contains(part), "{why}");
         }
     }
 

@@ -12,7 +12,7 @@ use crate::store::model::error::StoreError;
 use crate::store::model::ids::{Dentry, UsageChange};
 use crate::store::model::policy::Policy;
 use crate::store::model::version::{
-    Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, Stamp, Stat, Time, Timestamp,
+    Attrs, Author, Content, EndOp, Ino, Kind, Op, Origin, ROOT, Stamp, Stat, Time, Timestamp,
 };
 use crate::store::schema::amounts;
 use crate::store::schema::journal_record::Dependencies;
@@ -434,29 +434,27 @@ impl Tree {
 
     /// Creates the root directory and the retention policy if the namespace has no root.
     pub(crate) async fn make_root(&self) -> Result<(), StoreError> {
-        if self
-            .core
-            .index
-            .get(&keys::inode(crate::store::model::version::ROOT))
-            .await?
-            .is_some()
+        let index = &self.core.index;
+        if let Some(InodeRow::Directory(row)) = index.row(&keys::inode(ROOT)).await?
+            && row.place.is_some()
         {
             return Ok(());
         }
+        // What a rebuild found in a log without its first object: a root that has only the changes after it, and maybe a policy.
+        let has_policy = index.get(&keys::policy()).await?.is_some();
+        let has_amount = index.get(&amounts::stored_before()).await?.is_some();
         let answer = self.core.clock.begin();
         let Owner { uid, gid } = self.core.config.owner;
         let mut txn = self.commit.txn(answer.at(), Dependencies::default());
         let node = crate::store::tree::lookup::root_node(uid, gid, txn.time);
         let dentry = Dentry::new(Ino(0), Bytes::new());
-        txn.put(keys::policy(), &Policy::default());
-        txn.put(amounts::stored_before(), &0);
-        self.new_rows(
-            &mut txn,
-            crate::store::model::version::ROOT,
-            &dentry,
-            &node,
-            &Author::default(),
-        );
+        if !has_policy {
+            txn.put(keys::policy(), &Policy::default());
+        }
+        if !has_amount {
+            txn.put(amounts::stored_before(), &0);
+        }
+        self.new_rows(&mut txn, ROOT, &dentry, &node, &Author::default());
         self.commit.enqueue(txn)?;
         Ok(())
     }

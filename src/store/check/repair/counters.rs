@@ -8,14 +8,14 @@ use bytes::Bytes;
 
 use crate::meta::MetaRead;
 use crate::store::check::config::CheckStep;
-use crate::store::check::faulty::FaultyKeys;
-use crate::store::check::recount::{Miscount, Recount, extent_of};
 use crate::store::check::references::{ExtentCursor, References};
 use crate::store::check::repair::put_back::LogProof;
 use crate::store::check::repair::writer::RepairWriter;
 use crate::store::commit::txn::Txn;
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::UsageChange;
+use crate::store::replay::faulty::FaultyKeys;
+use crate::store::replay::recount::{Miscount, Recount, extent_of};
 use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::object_names::SegmentId;

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use crate::meta::{Change, MetaRead, RowScan};
 use crate::store::check::comparison::{DifferingRow, checkpoint, compare_rows, newest};
 use crate::store::check::config::{CheckConfig, CheckStep};
-use crate::store::check::faulty::FaultyKeys;
 use crate::store::check::finding::{Findings, PathFinder};
-use crate::store::check::log_compare::{LogPosition, LogReplay};
 use crate::store::check::repair::report::RepairReport;
 use crate::store::check::repair::writer::RepairWriter;
-use crate::store::check::sorted::{SortedRows, Spill};
 use crate::store::model::error::StoreError;
 use crate::store::namespace::Namespace;
+use crate::store::replay::faulty::FaultyKeys;
+use crate::store::replay::log_replay::{LogPosition, LogProgress, LogReplay};
+use crate::store::replay::sorted::{SortedRows, Spill};
 use crate::store::schema::merge;
 use crate::store::schema::tables;
 use crate::store::schema::tally::RowTally;
@@ -47,8 +47,9 @@ pub(super) async fn put_back<F: Fn(CheckStep) + Send + Sync>(
     let from = checkpoint(&**index).await?;
     let mut replay = LogReplay::new(&namespace.core.backend, rows, from);
     let end = newest(&**index).await?;
-    let reached = replay.read_to(end.batch, end.logged, step).await?;
-    report.log_objects = std::mem::take(&mut replay.damaged);
+    let told = |LogProgress { read, all }| step(CheckStep::Log { read, all });
+    let reached = replay.read_to(end.batch, end.logged, &told).await?;
+    report.log_objects = Findings::of_log(&replay.damage);
     if reached != LogPosition::There || !report.log_objects.is_empty() {
         return Ok(LogProof::Incomplete);
     }

@@ -7,10 +7,10 @@
 use bytes::Bytes;
 
 use crate::meta::{Change, RowScan};
-use crate::store::check::faulty::FaultyKeys;
-use crate::store::check::sorted::{MergedRows, SortedRows, Spill};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::UsageChange;
+use crate::store::replay::faulty::FaultyKeys;
+use crate::store::replay::sorted::{MergedRows, SortedRows, Spill};
 use crate::store::schema::amounts;
 use crate::store::schema::keys;
 use crate::store::schema::label_keys;
@@ -148,14 +148,14 @@ impl Recount {
 
     /// Returns a cursor over the wrong counts of contents and extents, the wrong amounts of labels, and the filings that are missing or
     /// should not be there; to be used after the last row.
-    pub(super) fn miscounts(&self) -> Miscounts<'_> {
+    pub(crate) fn miscounts(&self) -> Miscounts<'_> {
         Miscounts {
             sums: self.sums.rows(),
         }
     }
 
     /// Returns by how much the live bytes and files are more than the index says.
-    pub(super) fn usage(&self) -> UsageChange {
+    pub(crate) fn usage(&self) -> UsageChange {
         UsageChange {
             bytes: self.bytes,
             files: self.files,
@@ -164,7 +164,7 @@ impl Recount {
 
     /// Returns by how much the stored bytes are more than the index says. A namespace that was made before these amounts were kept has
     /// none until it is counted.
-    pub(super) fn stored(&self) -> i64 {
+    pub(crate) fn stored(&self) -> i64 {
         match self.has_stored {
             true => self.stored,
             false => 0,
@@ -174,21 +174,21 @@ impl Recount {
 
 /// A count that differs from its recount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Miscount {
+pub(crate) struct Miscount {
     /// The key of its row; for an extent, the key of the segment's row and the offset.
-    pub(super) key: Bytes,
+    pub(crate) key: Bytes,
     /// What the count lacks; of a filing, 1 if it is missing and -1 if it should not be there.
-    pub(super) by: i64,
+    pub(crate) by: i64,
 }
 
 /// A cursor over wrong counts, ascending by key.
-pub(super) struct Miscounts<'a> {
+pub(crate) struct Miscounts<'a> {
     sums: MergedRows<'a>,
 }
 
 impl Miscounts<'_> {
     /// Returns the next wrong count; `None` after the last one.
-    pub(super) async fn next(&mut self) -> Result<Option<Miscount>, StoreError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Miscount>, StoreError> {
         while let Some((key, value)) = self.sums.next().await? {
             let by = number(&value);
             if by != 0 {
@@ -200,7 +200,7 @@ impl Miscounts<'_> {
 }
 
 /// Returns the extent of the key of an extent's sum; `None` for any other key.
-pub(super) fn extent_of(key: &[u8]) -> Option<ExtentId> {
+pub(crate) fn extent_of(key: &[u8]) -> Option<ExtentId> {
     let (segment, offset) = key.split_at_checked(SEGMENT_KEY)?;
     let offset: [u8; 4] = offset.try_into().ok()?;
     if !SegmentTable::has(segment) {

@@ -14,13 +14,12 @@ use bytes::Bytes;
 
 use crate::backend::{Backend, BackendError};
 use crate::meta::Batch;
-use crate::store::check::config::CheckStep;
-use crate::store::check::finding::{Findings, Subject};
-use crate::store::check::sorted::SortedRows;
 use crate::store::commit::log_object::{self, LogBase, LogObject};
 use crate::store::model::error::StoreError;
 use crate::store::model::ids::BatchId;
-use crate::store::schema::object_names::object_numbers;
+use crate::store::replay::log_damage::LogDamage;
+use crate::store::replay::sorted::SortedRows;
+use crate::store::schema::object_names::{SegmentId, object_numbers};
 use crate::store::schema::rows::{LogPlace, decode};
 use crate::store::schema::tables::{AppliedTable, RowTable};
 
@@ -29,8 +28,22 @@ const FETCH_BYTES: u64 = 16 << 20;
 /// Maximum number of objects that are fetched concurrently.
 const FETCH_OBJECTS: usize = 32;
 
-fn subject(object: LogPlace) -> Subject {
-    Subject::Object(log_object::key_of(object))
+/// How much of the log was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogProgress {
+    /// Number of objects read.
+    pub(crate) read: usize,
+    /// Number of objects known so far.
+    pub(crate) all: usize,
+}
+
+/// A time whose changes may have been in objects that could not be read, by the namespace's clock, in nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogGap {
+    /// The clock at the last batch before it; `None` if there is none.
+    pub(crate) after: Option<u64>,
+    /// The clock at the first batch behind it; `None` if there is none.
+    pub(crate) until: Option<u64>,
 }
 
 /// Whether all objects before an object were read.
@@ -58,6 +71,8 @@ struct LogStep {
     /// The batch itself, or the newest one in the part.
     upto: BatchId,
     kind: LogStepKind,
+    /// The first segment that the log up to this object may not know.
+    unresolved: SegmentId,
     /// An encoded batch.
     rows: Bytes,
 }
@@ -78,6 +93,8 @@ enum LogStepKind {
 /// A list of all rows that is being read.
 struct ListedRows {
     rows: SortedRows,
+    /// The object that begins it.
+    began: LogPlace,
     /// Every row with a key below this one is in `rows`.
     covers: Bytes,
     /// The newest batch that was applied to them.
@@ -88,7 +105,7 @@ struct ListedRows {
 
 /// The position of a log replay relative to the batch up to which it was to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LogPosition {
+pub(crate) enum LogPosition {
     /// The rows are in the state after that batch.
     There,
     /// The log ends before that batch.
@@ -98,9 +115,9 @@ pub(super) enum LogPosition {
 }
 
 /// A log replay. Each call continues where the previous call ended.
-pub(super) struct LogReplay<'a> {
+pub(crate) struct LogReplay<'a> {
     backend: &'a Backend,
-    pub(super) rows: SortedRows,
+    pub(crate) rows: SortedRows,
     /// The newest object that was listed or that the index names.
     listed: Option<LogPlace>,
     /// Whether all objects between `listed` and the next listed object exist.
@@ -115,13 +132,25 @@ pub(super) struct LogReplay<'a> {
     told_objects: PriorObjects,
     list: Option<ListedRows>,
     /// Number of objects read.
-    pub(super) objects: usize,
-    pub(super) damaged: Findings,
+    pub(crate) objects: usize,
+    pub(crate) damage: LogDamage,
+    /// The newest batch in the rows that the replay began over; `None` if it began over none.
+    over: Option<BatchId>,
+    /// The rows need no object before this one.
+    pub(crate) began: Option<LogPlace>,
+    /// Per gap since `began`, the time that it covers.
+    pub(crate) gaps: Vec<LogGap>,
+    /// The newest row `G A` in the applied batches, not decoded.
+    newest_applied: Option<Bytes>,
+    /// The first segment that the objects read so far may not know.
+    unresolved: SegmentId,
+    /// The same before the first gap since `began`.
+    unresolved_at_gap: Option<SegmentId>,
 }
 
 impl<'a> LogReplay<'a> {
     /// Makes a replay that begins at the object `from`; `None`: at the first one.
-    pub(super) fn new(backend: &'a Backend, rows: SortedRows, from: Option<LogPlace>) -> Self {
+    pub(crate) fn new(backend: &'a Backend, rows: SortedRows, from: Option<LogPlace>) -> Self {
         Self {
             backend,
             rows,
@@ -137,22 +166,65 @@ impl<'a> LogReplay<'a> {
             told_objects: PriorObjects::Whole,
             list: None,
             objects: 0,
-            damaged: Findings::default(),
+            damage: LogDamage::default(),
+            over: None,
+            began: None,
+            gaps: Vec::new(),
+            newest_applied: None,
+            unresolved: SegmentId {
+                epoch: 0,
+                sequence: 0,
+            },
+            unresolved_at_gap: None,
         }
     }
 
+    /// Makes a replay of the batches after `over`, over rows that have the batches up to it. `applied` is the row `G A` in them.
+    pub(crate) fn over(
+        backend: &'a Backend,
+        rows: SortedRows,
+        over: BatchId,
+        applied: Bytes,
+    ) -> Self {
+        Self {
+            told: Some(over),
+            over: Some(over),
+            newest_applied: Some(applied),
+            ..Self::new(backend, rows, None)
+        }
+    }
+
+    /// Returns the faults that the rows may lack something for.
+    pub(crate) fn damage_of_rows(&self) -> LogDamage {
+        match self.began {
+            Some(began) => self.damage.since(began),
+            None => self.damage.since(LogPlace::default()),
+        }
+    }
+
+    /// Returns the first segment that the log up to the newest object that was read may not know.
+    pub(crate) fn newest_unresolved(&self) -> SegmentId {
+        self.unresolved
+    }
+
+    /// Returns the first segment that the log may not know: no batch that was read cites it, or one does that was in a gap.
+    pub(crate) fn first_unresolved(&self) -> SegmentId {
+        let at_gap = self.unresolved_at_gap.unwrap_or(self.unresolved);
+        at_gap.min(self.unresolved)
+    }
+
     /// Returns the newest batch that was applied.
-    pub(super) fn told(&self) -> Option<BatchId> {
+    pub(crate) fn told(&self) -> Option<BatchId> {
         self.told
     }
 
     /// Continues the replay up to the batch `upto`, or to the end of the log. `recorded` is the newest object that the
     /// index names.
-    pub(super) async fn read_to(
+    pub(crate) async fn read_to(
         &mut self,
         upto: BatchId,
         recorded: Option<LogPlace>,
-        step: &(impl Fn(CheckStep) + Sync),
+        step: &(impl Fn(LogProgress) + Sync),
     ) -> Result<LogPosition, StoreError> {
         self.list(recorded).await?;
         loop {
@@ -168,7 +240,7 @@ impl<'a> LogReplay<'a> {
                 _ if self.waiting.is_empty() => return Ok(LogPosition::Short),
                 _ => self.fetch().await?,
             }
-            step(CheckStep::Log {
+            step(LogProgress {
                 read: self.objects,
                 all: self.objects + self.waiting.len(),
             });
@@ -187,8 +259,7 @@ impl<'a> LogReplay<'a> {
         };
         for info in found {
             let Some((epoch, sequence)) = object_numbers("log", &info.key) else {
-                let what = "is not a log object";
-                self.damaged.add(Subject::Object(info.key), what);
+                self.damage.add_foreign(info.key);
                 continue;
             };
             let id = LogPlace { epoch, sequence };
@@ -216,9 +287,7 @@ impl<'a> LogReplay<'a> {
     fn tell_missing(&mut self, next: LogPlace) {
         let before = self.listed.filter(|listed| listed.epoch == next.epoch);
         let first = before.map_or(1, |listed| listed.sequence + 1);
-        for sequence in first..next.sequence {
-            let missing = LogPlace { sequence, ..next };
-            self.damaged.add(subject(missing), "is missing");
+        if self.damage.add_missing(first, next) {
             self.listed_before = PriorObjects::Hole;
         }
     }
@@ -253,7 +322,7 @@ impl<'a> LogReplay<'a> {
             match object {
                 Ok(object) => self.take_apart(wanted.id, object),
                 Err(what) => {
-                    self.damaged.add(subject(wanted.id), &what);
+                    self.damage.add_bad(wanted.id, &what);
                     self.fetched_before = PriorObjects::Hole;
                 }
             }
@@ -264,6 +333,13 @@ impl<'a> LogReplay<'a> {
     fn take_apart(&mut self, id: LogPlace, object: LogObject) {
         let mut before = std::mem::replace(&mut self.fetched_before, PriorObjects::Whole);
         let listed = object.listed();
+        let unresolved = SegmentId {
+            epoch: id.epoch,
+            sequence: match object.epoch == id.epoch {
+                true => object.resolved,
+                false => 0,
+            },
+        };
         for (at, rows) in object.batches.into_iter().enumerate() {
             let covers = object.covers.clone();
             let (kind, number) = match (object.base, at) {
@@ -279,6 +355,7 @@ impl<'a> LogReplay<'a> {
                 before: std::mem::replace(&mut before, PriorObjects::Whole),
                 upto: BatchId { number, ..listed },
                 kind,
+                unresolved,
                 rows,
             });
         }
@@ -288,18 +365,27 @@ impl<'a> LogReplay<'a> {
         let batch = match decode::<Batch>("log batch", &part.rows) {
             Ok(batch) => batch,
             Err(error) => {
-                self.damaged.add(subject(part.object), &error.to_string());
+                self.damage.add_bad(part.object, &error.to_string());
+                self.note_gap(None);
                 Batch::new()
             }
         };
         if let (Some(list), PriorObjects::Hole) = (&mut self.list, part.before) {
             list.objects = PriorObjects::Hole;
         }
+        let unresolved = part.unresolved;
+        self.apply_step(&part, batch)?;
+        self.unresolved = self.unresolved.max(unresolved);
+        Ok(())
+    }
+
+    fn apply_step(&mut self, part: &LogStep, batch: Batch) -> Result<(), StoreError> {
         match &part.kind {
-            LogStepKind::Batch => self.apply_batch(&part, batch),
+            LogStepKind::Batch => self.apply_batch(part, batch),
             LogStepKind::Begin(covers) => {
                 self.list = Some(ListedRows {
                     rows: self.rows.fresh(),
+                    began: part.object,
                     covers: covers.clone(),
                     told: part.upto,
                     objects: PriorObjects::Whole,
@@ -332,6 +418,12 @@ impl<'a> LogReplay<'a> {
         // After a list that began the log, the rows from before it do not exist.
         let is_told = self.told.is_some() || listed.is_none();
         self.tell_gap(part, &batch, told.unwrap_or_default());
+        if is_told && Some(part.upto) > self.told {
+            let applied = log_object::applied_in(&batch);
+            self.newest_applied = applied.map(|row| Bytes::copy_from_slice(row));
+        } else if Some(part.upto) <= self.over {
+            self.began = Some(part.object);
+        }
         for (key, change) in batch.into_rows() {
             if let Some(list) = &mut self.list
                 && part.upto > list.told
@@ -367,13 +459,38 @@ impl<'a> LogReplay<'a> {
         let Some(list) = self.list.take() else {
             return;
         };
-        let is_better = list.objects == PriorObjects::Whole
-            || self.told.is_none()
-            || self.told_objects == PriorObjects::Hole;
+        let told = Some(list.told.max(upto));
+        // The rows that a replay began over may be newer than a list.
+        let is_better = told >= self.told
+            && (list.objects == PriorObjects::Whole
+                || self.told.is_none()
+                || self.told_objects == PriorObjects::Hole);
         if is_better {
             self.rows = list.rows;
-            self.told = Some(list.told.max(upto));
+            self.told = told;
             self.told_objects = list.objects;
+        }
+        if is_better && list.objects == PriorObjects::Whole {
+            self.began = Some(list.began);
+            self.gaps.clear();
+            self.unresolved_at_gap = None;
+        }
+    }
+
+    /// Notes that batches may be missing after the newest applied one, before one whose row `G A` is `next`.
+    fn note_gap(&mut self, next: Option<&Bytes>) {
+        let clock = |row: &Bytes| Some(AppliedTable::decode(row).ok()?.clock);
+        self.gaps.push(LogGap {
+            after: self.newest_applied.as_ref().and_then(clock),
+            until: next.and_then(clock),
+        });
+        self.unresolved_at_gap.get_or_insert(self.unresolved);
+    }
+
+    /// Notes what is missing behind the last object that was read. To be called when the whole log was read.
+    pub(crate) fn end(&mut self) {
+        if [self.fetched_before, self.listed_before].contains(&PriorObjects::Hole) {
+            self.note_gap(None);
         }
     }
 
@@ -388,12 +505,32 @@ impl<'a> LogReplay<'a> {
                 ..next
             }),
         };
+        self.note_order(part, batch, before);
         if before.is_some_and(|before| before > told) && part.before == PriorObjects::Whole {
             let what = format!(
                 "begins with batch {} of epoch {}; the batches between it and batch {} of epoch {} are in no object",
                 next.number, next.epoch, told.number, told.epoch
             );
-            self.damaged.add(subject(part.object), &what);
+            self.damage.add_bad(part.object, &what);
+        }
+    }
+}
+
+impl LogReplay<'_> {
+    /// Notes whether a batch follows the newest applied one. If it does, the rows need no object before it, whatever is missing
+    /// between the two. `before` is the batch before it, if that is known.
+    fn note_order(&mut self, part: &LogStep, batch: &Batch, before: Option<BatchId>) {
+        let told = self.told.unwrap_or_default();
+        if part.upto <= told {
+            return;
+        }
+        match before {
+            Some(before) if before <= told => {
+                if part.before == PriorObjects::Hole && self.gaps.is_empty() {
+                    self.began = Some(part.object);
+                }
+            }
+            _ => self.note_gap(log_object::applied_in(batch)),
         }
     }
 }
