@@ -424,6 +424,17 @@ impl DirtyMap {
             Arc::make_mut(&mut self.layer).forget(snapshot.seq);
         }
     }
+
+    /// Takes back all changes after `snapshot`, which is one of this map; `base` is the snapshot of the last rebase, if there was one. If it
+    /// is the later one of the two, the map has no changes afterwards.
+    pub(crate) fn revert(&mut self, snapshot: &DirtySnapshot, base: Option<&DirtySnapshot>) {
+        let based = base.map_or(0, |base| base.seq);
+        let mut layer = DirtyLayer::clone(&snapshot.layer);
+        layer.forget(based);
+        self.layer = Arc::new(layer);
+        self.seq = snapshot.seq.max(based);
+        self.snapshotted = self.seq;
+    }
 }
 
 /// A state of a [`DirtyMap`], which later changes of the map do not alter.

@@ -11,6 +11,7 @@ pub(crate) mod evidence;
 pub(crate) mod first_rows;
 pub(crate) mod footers;
 pub(crate) mod journal;
+pub(crate) mod lost;
 pub(crate) mod mount;
 pub(crate) mod replay;
 pub(crate) mod superseded;

@@ -20,7 +20,10 @@ use crate::store::model::ids::{BatchId, OperationId};
 use crate::store::model::version::{Attrs, Author, Ino, Op, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::journal::JournalRecords;
-use crate::store::recovery::replay::{FlushId, JournalReplay, ReplayedSession, UnreleasedFlush};
+use crate::store::recovery::lost::LostOperations;
+use crate::store::recovery::replay::{
+    FlushId, JournalReplay, ReplayedSession, UnreleasedFlush, reverts,
+};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
@@ -54,6 +57,8 @@ impl Recovery {
         lock(&self.core.applied).begin(self.core.epoch);
         let mut replay = JournalReplay {
             foreign_writers: ForeignWriters::new(&applied, &records),
+            lost: LostOperations::new(left_out(&records)),
+            reverts: reverts(&records),
             ..JournalReplay::default()
         };
         for (record, token) in records {
@@ -62,6 +67,7 @@ impl Recovery {
         let _covered = self.core.append(&Record::Epoch {
             epoch: self.core.epoch,
         })?;
+        self.leave_out_lost(&mut replay)?;
         for note in replay.notes.drain(..) {
             self.warn(note);
         }
@@ -69,6 +75,36 @@ impl Recovery {
         self.core.load_policy().await?;
         self.core.load_directory_policies().await?;
         Ok(replay)
+    }
+
+    /// Takes back the writes whose bytes are lost, and notes in the journal what is left out: what is acknowledged from now on does not depend
+    /// on it.
+    fn leave_out_lost(&self, replay: &mut JournalReplay) -> Result<(), StoreError> {
+        for &OperationId { epoch, number } in replay.lost.found() {
+            let _covered = self.core.append(&Record::LostOperation { epoch, number })?;
+        }
+        for (id, work) in &mut replay.sessions {
+            if work.revert() {
+                let change = work.map.seq();
+                let session = *id;
+                let _covered = self.core.append(&Record::Reverted { session, change })?;
+                // A file that was removed since needs no report.
+                if work.place.is_none() {
+                    continue;
+                }
+                replay.notes.push(format!(
+                    "inode {}: bytes of writes did not survive the machine; the file keeps a state from before them",
+                    work.ino.0
+                ));
+            }
+        }
+        let operations = replay.lost.found().len();
+        if operations > 0 {
+            replay.notes.push(format!(
+                "{operations} changes that were not fsynced did not survive the machine, or depend on one that did not, and were left out"
+            ));
+        }
+        Ok(())
     }
 
     fn warn(&self, note: String) {
@@ -94,7 +130,9 @@ impl Recovery {
                 place,
             } => {
                 let work = ReplayedSession::new(ino, base, len, epoch, place, author, token);
-                replay.open(session, work);
+                if !replay.lost.has_base(base) {
+                    replay.open(session, work);
+                }
             }
             Record::Staged {
                 session,
@@ -110,8 +148,21 @@ impl Recovery {
                     position..position.saturating_add(len),
                     checksum,
                 );
+                match (replay.sessions.get_mut(&session), source) {
+                    (Some(work), Some(source)) => work.stage(offset, len, source),
+                    (Some(work), None) => work.lose(offset, len),
+                    (None, _) => {}
+                }
+            }
+            Record::Refer {
+                session,
+                offset,
+                len,
+                content,
+                ..
+            } if replay.lost.has_content(content) => {
                 if let Some(work) = replay.sessions.get_mut(&session) {
-                    work.stage(offset, len, source);
+                    work.lose(offset, len);
                 }
             }
             Record::Operation(operation) => {
@@ -130,7 +181,12 @@ impl Recovery {
             Record::Renamed { old, new } => {
                 replay.renamed.insert(old, new);
             }
-            Record::Epoch { .. } | Record::Batch { .. } => {}
+            Record::Reverted { session, change } => {
+                if let Some(work) = replay.sessions.get_mut(&session) {
+                    work.revert_to(change);
+                }
+            }
+            Record::Epoch { .. } | Record::Batch { .. } | Record::LostOperation { .. } => {}
         }
     }
 
@@ -141,7 +197,21 @@ impl Recovery {
         record: OperationRecord,
         token: JournalToken,
     ) {
+        let id = OperationId {
+            epoch: record.epoch,
+            number: record.number,
+        };
         let done = applied.contains(record.epoch, record.number);
+        let is_lost = replay.lost.is_known(id)
+            || !done
+                && (replay.lost.reaches(&record.dependencies)
+                    || record
+                        .content
+                        .as_ref()
+                        .is_some_and(|content| replay.is_lost(content)));
+        if is_lost {
+            return replay.leave_out(id, &record);
+        }
         let superseded = !done && replay.foreign_writers.since(record.epoch).is_some();
         replay.follow(&NameEffects::of(&record.rows));
         replay.date(&record);
@@ -149,24 +219,17 @@ impl Recovery {
         let mut rebuilt = None;
         if let Some(content) = &record.content {
             rebuilt = replay.rebuild_content(content, done, &mut held);
-            if rebuilt.is_none() && !done {
-                replay.notes.push(format!(
-                    "inode {}: the bytes of a state are not in the journal",
-                    content.ino.0
-                ));
-            }
             if let Some(pending) = rebuilt.as_ref().filter(|_| !superseded) {
                 held.holds = self.data.pins.pin_all(&pending.0.flushed);
                 self.data.contents.add(&pending.0);
             }
         }
         if let Some(saved) = &record.byteless_flush {
-            // The operation carries no bytes of its write session, so lost bytes need no report.
             let flush = FlushId {
                 session: saved.session,
                 at: saved.flush,
             };
-            replay.mark_queued(flush, saved.base, true);
+            replay.mark_queued(flush, saved.base);
         }
         if done {
             return;
@@ -176,10 +239,6 @@ impl Recovery {
             let pending = rebuilt.map(|(pending, _)| pending);
             return replay.supersede(SupersededOperation::new(record, pending, held, token));
         }
-        let id = OperationId {
-            epoch: record.epoch,
-            number: record.number,
-        };
         let txn = Txn {
             timestamp: record.timestamp,
             recorded: None,
@@ -205,12 +264,7 @@ impl Recovery {
     pub(crate) async fn finish(self, mut replay: JournalReplay) -> Result<(), StoreError> {
         self.history.sweep_pending().await?;
         self.finish_superseded(&mut replay).await?;
-        for (id, mut work) in replay.sessions {
-            let lost = work.lost.split_off(work.reported);
-            // Lost bytes of an inode that no longer exists need no report.
-            if !lost.is_empty() && self.tree.lock(work.ino).await.is_ok() {
-                lost.into_iter().for_each(|note| self.warn(note));
-            }
+        for (id, work) in replay.sessions {
             if work.is_open() {
                 self.finish_work(id, work).await?;
             }
@@ -384,6 +438,15 @@ impl Recovery {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns the operations that earlier recoveries left out.
+fn left_out(records: &JournalRecords) -> HashSet<OperationId> {
+    let left_out = records.iter().filter_map(|(record, _)| match *record {
+        Record::LostOperation { epoch, number } => Some(OperationId { epoch, number }),
+        _ => None,
+    });
+    left_out.collect()
 }
 
 /// Adds the unsaved writes of a replayed session to its inode.

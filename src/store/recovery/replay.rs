@@ -13,8 +13,9 @@ use crate::cache::{DirtyMap, DirtySnapshot, Source, StagingDir, StagingFile};
 use crate::meta::{Change, JournalToken};
 use crate::store::commit::txn::Guards;
 use crate::store::data::contents::{PendingContent, UploadState};
-use crate::store::model::ids::{ContentBase, Dentry};
+use crate::store::model::ids::{ContentBase, Dentry, OperationId};
 use crate::store::model::version::{Author, ContentRef, Ino, Timestamp};
+use crate::store::recovery::lost::{LostOperations, has_lost_bytes, lost_bytes};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::journal_record::{ContentRecord, FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
@@ -41,10 +42,20 @@ pub(crate) struct ReplayedSession {
     pub(crate) dated: bool,
     /// Timestamp of the state in the inode's row, if a journaled operation wrote it; else 0.
     pub(crate) row_at: Timestamp,
-    /// Messages about writes whose bytes are lost. The first `reported` messages were logged or belong to operations that
-    /// no longer need the bytes.
-    pub(crate) lost: Vec<String>,
-    pub(crate) reported: usize,
+    /// The state before the first write whose bytes are lost, if the bytes that show now include lost ones.
+    intact: Option<SessionState>,
+    /// The states to which earlier recoveries took the session back, by the number of the last change in them; `None` until the replay comes to
+    /// that change.
+    reverted_to: BTreeMap<u64, Option<SessionState>>,
+}
+
+/// A state of a write session.
+#[derive(Clone, Debug)]
+struct SessionState {
+    map: DirtySnapshot,
+    len: u64,
+    /// The state before its first lost write, if it has lost bytes.
+    intact: Option<Box<SessionState>>,
 }
 
 /// A flush whose file handle was not released before the daemon ended.
@@ -57,13 +68,22 @@ pub(crate) struct UnreleasedFlush {
     pub(crate) token: JournalToken,
 }
 
-/// The dirty map at a flush, and how many writes had lost their bytes by then.
+/// The dirty map at a flush.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplayedFlush {
     pub(crate) ino: Ino,
     pub(crate) map: DirtySnapshot,
     pub(crate) token: JournalToken,
-    pub(crate) lost: usize,
+}
+
+impl UnreleasedFlush {
+    /// Makes the state of an earlier flush of the same session, which an operation carries, the base.
+    fn rebase(&mut self, saved: &DirtySnapshot, base: Option<ContentBase>) {
+        if saved.seq() < self.map.seq() {
+            self.map = self.map.since(saved);
+            self.base = base;
+        }
+    }
 }
 
 /// Which flush: its write session and its timestamp.
@@ -93,6 +113,9 @@ pub(crate) struct JournalReplay {
     pub(crate) files: HashMap<u64, Arc<StagingFile>>,
     pub(crate) pendings: HashMap<ContentRef, Arc<PendingContent>>,
     pub(crate) notes: Vec<String>,
+    pub(crate) lost: LostOperations,
+    /// The numbers of the changes to which earlier recoveries took each session back.
+    pub(crate) reverts: HashMap<u64, Vec<u64>>,
     pub(crate) foreign_writers: ForeignWriters,
     /// New names of contents of superseded operations, from an earlier recovery that was interrupted.
     pub(crate) renamed: HashMap<ContentRef, ContentRef>,
@@ -126,8 +149,25 @@ impl ReplayedSession {
             bytes: 0,
             dated: false,
             row_at: Timestamp(0),
-            lost: Vec::new(),
-            reported: 0,
+            intact: None,
+            reverted_to: BTreeMap::new(),
+        }
+    }
+
+    /// Tells to which states earlier recoveries took the session back: the numbers of their last changes. It must not have changes yet.
+    pub(crate) fn expect_reverts(&mut self, changes: &[u64]) {
+        self.reverted_to = changes.iter().map(|change| (*change, None)).collect();
+        self.keep_state();
+    }
+
+    /// Keeps the present state if an earlier recovery took the session back to it.
+    fn keep_state(&mut self) {
+        if let Some(kept) = self.reverted_to.get_mut(&self.map.seq()) {
+            *kept = Some(SessionState {
+                map: self.map.fix(),
+                len: self.len,
+                intact: self.intact.clone().map(Box::new),
+            });
         }
     }
 
@@ -150,24 +190,67 @@ impl ReplayedSession {
         self.map.seq() > saved || self.flushes.iter().any(flushed)
     }
 
-    /// Adds a write whose bytes are in a staging file; `source` is `None` if the bytes are lost.
-    pub(crate) fn stage(&mut self, offset: u64, len: u64, source: Option<Source>) {
+    /// Adds a write whose bytes are not in its record.
+    pub(crate) fn stage(&mut self, offset: u64, len: u64, source: Source) {
         self.dated = false;
-        match source {
-            Some(source) => {
-                self.len = self.len.max(offset.saturating_add(len));
-                self.bytes = self.bytes.saturating_add(len);
-                self.map.write(offset, len, source);
-            }
-            None => {
-                // The lost write counts as a change: the states before and after it must stay distinct.
-                self.map.write(offset, 0, Source::Zero);
-                self.lost.push(format!(
-                    "inode {}: {len} bytes at {offset} did not survive the machine and were left out",
-                    self.ino.0
-                ));
-            }
+        self.len = self.len.max(offset.saturating_add(len));
+        self.bytes = self.bytes.saturating_add(len);
+        self.map.write(offset, len, source);
+        self.keep_state();
+    }
+
+    /// Adds a write whose bytes are lost. It matters only if no later change covers it and no operation that the index has carries it.
+    pub(crate) fn lose(&mut self, offset: u64, len: u64) {
+        let before = self.map.fix();
+        if self.intact.is_none() || !has_lost_bytes(&before) {
+            self.intact = Some(SessionState {
+                map: before,
+                len: self.len,
+                intact: None,
+            });
         }
+        self.stage(offset, len, lost_bytes());
+    }
+
+    /// Takes back what was written from the first lost write on, if lost bytes show, and drops flushed states that have such bytes. Returns
+    /// whether anything was taken back.
+    pub(crate) fn revert(&mut self) -> bool {
+        let saved = self.saved.as_ref();
+        let flushes = self.flushes.len();
+        // A flush of an earlier session of the inode has its own map, which no operation carries.
+        self.flushes
+            .retain(|flush| match (flush.supersession, saved) {
+                (Supersession::Current, Some(saved)) => !has_lost_bytes(&flush.map.since(saved)),
+                _ => !has_lost_bytes(&flush.map),
+            });
+        let is_lost = has_lost_bytes(&self.map.fix());
+        if let Some(intact) = self.intact.take().filter(|_| is_lost) {
+            self.return_to(intact);
+        }
+        is_lost || self.flushes.len() < flushes
+    }
+
+    /// Takes back what an earlier recovery took back: all changes after `change`.
+    pub(crate) fn revert_to(&mut self, change: u64) {
+        let state = self.reverted_to.get(&change).cloned().flatten();
+        if let Some(state) = state {
+            // Flushed states after that change are not versions; those of an earlier session of the inode are.
+            self.flushes.retain(|flush| {
+                flush.supersession == Supersession::Superseded || flush.map.seq() <= change
+            });
+            self.return_to(state);
+        }
+    }
+
+    fn return_to(&mut self, state: SessionState) {
+        let saved = self.saved.as_ref();
+        let is_newer = saved.is_none_or(|saved| saved.seq() < state.map.seq());
+        self.len = match is_newer {
+            true => state.len,
+            false => self.base.map_or(0, |base| base.len),
+        };
+        self.map.revert(&state.map, saved);
+        self.intact = state.intact.map(|intact| *intact);
     }
 
     /// Adds a change that is described completely by its record.
@@ -202,6 +285,7 @@ impl ReplayedSession {
             }
             _ => {}
         }
+        self.keep_state();
     }
 }
 
@@ -212,6 +296,17 @@ pub(crate) fn staging_of(flushed: &DirtySnapshot) -> Vec<Arc<StagingFile>> {
         Source::Memory(_) | Source::Zero | Source::Reference { .. } => None,
     });
     files.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+/// Returns to which changes earlier recoveries took each session back.
+pub(crate) fn reverts(records: &[(Record, JournalToken)]) -> HashMap<u64, Vec<u64>> {
+    let mut reverts: HashMap<u64, Vec<u64>> = HashMap::new();
+    for (record, _) in records {
+        if let Record::Reverted { session, change } = *record {
+            reverts.entry(session).or_default().push(change);
+        }
+    }
+    reverts
 }
 
 impl JournalReplay {
@@ -309,11 +404,17 @@ impl JournalReplay {
     /// Begins a write session. Flushes that an older session of the inode left unsaved are older than every write of
     /// the new session.
     pub(crate) fn open(&mut self, session: u64, mut work: ReplayedSession) {
+        if let Some(changes) = self.reverts.get(&session) {
+            work.expect_reverts(changes);
+        }
         let closed = self.newest.insert(work.ino, session);
         if let Some(closed) = closed.and_then(|old| self.sessions.remove(&old)) {
             work.flushes = closed.flushes;
             work.row_at = closed.row_at;
             for flush in &mut work.flushes {
+                if let (Supersession::Current, Some(saved)) = (flush.supersession, &closed.saved) {
+                    flush.rebase(saved, closed.base);
+                }
                 flush.supersession = Supersession::Superseded;
             }
         }
@@ -324,14 +425,12 @@ impl JournalReplay {
         let Some(work) = self.sessions.get_mut(&record.session) else {
             return;
         };
-        // An earlier write may be missing here, if its bytes are in the bucket and its staging file is deleted.
         work.len = record.attrs.size;
         let map = work.map.fix();
         let known = ReplayedFlush {
             ino: work.ino,
             map: map.clone(),
             token: work.token.clone(),
-            lost: work.lost.len(),
         };
         self.flushed.insert(FlushId::of(&record), known);
         let token = work.token.clone();
@@ -363,33 +462,68 @@ impl JournalReplay {
         }
     }
 
-    /// Notes that the state of a flush is queued: the session continues from this state, unless it already continues
-    /// from a later one. Returns the changes since the state that the session continued from before.
-    pub(crate) fn mark_queued(
-        &mut self,
-        flush: FlushId,
-        base: Option<ContentBase>,
-        done: bool,
-    ) -> Option<DirtySnapshot> {
-        let known = self.flushed.get(&flush)?.clone();
-        self.drop_unreleased(flush, known.ino);
-        let work = self.sessions.get_mut(&flush.session)?;
-        if work.reported < known.lost {
-            if !done {
-                self.notes
-                    .extend_from_slice(&work.lost[work.reported..known.lost]);
-            }
-            work.reported = known.lost;
+    /// Returns the changes of a flushed state since the state that its session continued from before; `None` if it is not in the journal.
+    fn changes(&self, flush: FlushId) -> Option<DirtySnapshot> {
+        let known = self.flushed.get(&flush)?;
+        let work = self.sessions.get(&flush.session);
+        let saved = work.and_then(|work| work.saved.as_ref());
+        Some(match saved.filter(|saved| saved.seq() <= known.map.seq()) {
+            Some(saved) => known.map.since(saved),
+            None => known.map.clone(),
+        })
+    }
+
+    /// Tells whether not all bytes of a content survived the machine, its own or those of the contents that it changes.
+    pub(crate) fn is_lost(&self, record: &ContentRecord) -> bool {
+        let flush = FlushId {
+            session: record.session,
+            at: record.flush,
+        };
+        let changes = self.changes(flush);
+        self.lost.has_base(record.base) || changes.is_none_or(|changes| has_lost_bytes(&changes))
+    }
+
+    /// Leaves an operation out. Its flushed state becomes a version by itself if all of its bytes are there.
+    pub(crate) fn leave_out(&mut self, id: OperationId, record: &OperationRecord) {
+        if let Some(content) = record
+            .content
+            .as_ref()
+            .filter(|content| self.is_lost(content))
+        {
+            let flush = FlushId {
+                session: content.session,
+                at: content.flush,
+            };
+            self.drop_unreleased(flush, content.ino);
         }
-        let before = work.saved.take();
-        if let Some(later) = before.as_ref().filter(|s| s.seq() > known.map.seq()) {
-            work.saved = Some(later.clone());
-            return None;
+        self.lost.add(id, record);
+    }
+
+    /// Notes that the state of a flush is queued: the session continues from this state, unless it already continues
+    /// from a later one.
+    pub(crate) fn mark_queued(&mut self, flush: FlushId, base: Option<ContentBase>) {
+        let Some(known) = self.flushed.get(&flush).cloned() else {
+            return;
+        };
+        self.drop_unreleased(flush, known.ino);
+        let newest = self.newest.get(&known.ino);
+        if let Some(work) = newest.and_then(|newest| self.sessions.get_mut(newest)) {
+            let late = work.flushes.iter_mut().filter(|late| {
+                late.record.session == flush.session
+                    && late.supersession == Supersession::Superseded
+            });
+            late.for_each(|late| late.rebase(&known.map, base));
+        }
+        let Some(work) = self.sessions.get_mut(&flush.session) else {
+            return;
+        };
+        let saved = work.saved.as_ref();
+        if saved.is_some_and(|saved| saved.seq() > known.map.seq()) {
+            return;
         }
         work.map.rebase(&known.map);
-        work.saved = Some(known.map.clone());
+        work.saved = Some(known.map);
         work.base = base;
-        Some(before.map_or_else(|| known.map.clone(), |s| known.map.since(&s)))
     }
 
     /// Rebuilds the content of a journaled operation; the write session continues from it. `None` if the operation is
@@ -404,13 +538,13 @@ impl JournalReplay {
             session: record.session,
             at: record.flush,
         };
-        let known = self.flushed.get(&flush).cloned()?;
+        let changes = self.changes(flush)?;
+        held.journal.push(self.flushed.get(&flush)?.token.clone());
         let base = Some(ContentBase {
             content: record.content,
             len: record.len,
         });
-        let changes = self.mark_queued(flush, base, done).unwrap_or(known.map);
-        held.journal.push(known.token);
+        self.mark_queued(flush, base);
         if done {
             return None;
         }

@@ -3,20 +3,17 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::cache::{DirtyMap, DirtySnapshot, Referent, Source, StagingDir};
+use crate::cache::{DirtyMap, DirtySnapshot, Source, StagingDir};
 use crate::meta::JournalToken;
 use crate::store::commit::txn::Guards;
 use crate::store::data::contents::PendingContent;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Timestamp};
-use crate::store::recovery::replay::{FlushId, JournalReplay, ReplayedSession};
+use crate::store::recovery::replay::{FlushId, JournalReplay, ReplayedSession, reverts};
 use crate::store::recovery::superseded::NameEffects;
 use crate::store::salvage::names::NameTable;
 use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
 use crate::sync::Arc;
-
-/// What a span refers to whose bytes were in a staging file and are lost. No content has this number: lineages are counted from 1.
-const LOST: Referent = Referent(u64::MAX, u64::MAX);
 
 /// How a state came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,9 +82,13 @@ impl JournalStates {
         records: impl Iterator<Item = (Record, JournalToken)>,
         staging: StagingDir,
     ) -> Self {
+        let records: Vec<(Record, JournalToken)> = records.collect();
         let mut search = StateSearch {
             staging,
-            replay: JournalReplay::default(),
+            replay: JournalReplay {
+                reverts: reverts(&records),
+                ..JournalReplay::default()
+            },
             flushes: HashMap::new(),
             names: NameTable::default(),
             states: Vec::new(),
@@ -239,12 +240,10 @@ impl StateSearch {
             } => {
                 let bytes = position..position.saturating_add(len);
                 let found = self.replay.staged(&self.staging, file, bytes, checksum);
-                let source = found.unwrap_or(Source::Reference {
-                    of: LOST,
-                    position: 0,
-                });
-                if let Some(work) = self.replay.sessions.get_mut(&session) {
-                    work.stage(offset, len, Some(source));
+                match (self.replay.sessions.get_mut(&session), found) {
+                    (Some(work), Some(source)) => work.stage(offset, len, source),
+                    (Some(work), None) => work.lose(offset, len),
+                    (None, _) => {}
                 }
             }
             Record::Operation(operation) => self.add_operation(*operation),
@@ -263,7 +262,15 @@ impl StateSearch {
                     work.change(record);
                 }
             }
-            Record::Renamed { .. } | Record::Epoch { .. } | Record::Batch { .. } => {}
+            Record::Reverted { session, change } => {
+                if let Some(work) = self.replay.sessions.get_mut(&session) {
+                    work.revert_to(change);
+                }
+            }
+            Record::Renamed { .. }
+            | Record::Epoch { .. }
+            | Record::Batch { .. }
+            | Record::LostOperation { .. } => {}
         }
     }
 
@@ -304,7 +311,7 @@ impl StateSearch {
                 at: saved.flush,
             };
             self.flushes.remove(&flush);
-            self.replay.mark_queued(flush, saved.base, false);
+            self.replay.mark_queued(flush, saved.base);
         }
     }
 

@@ -77,6 +77,10 @@ pub(crate) enum Record {
     },
     /// If the operation that has content `new` is in the index, `new` stands for `old`.
     Renamed { old: ContentRef, new: ContentRef },
+    /// A recovery left an operation out, because its bytes, or those of one that it depends on, did not survive the machine.
+    LostOperation { epoch: u64, number: u64 },
+    /// A recovery took back all changes of a session after the one with this number, because bytes of later ones did not survive the machine.
+    Reverted { session: u64, change: u64 },
 }
 
 /// A flushed state of a write session.

@@ -30,6 +30,7 @@ mod linked;
 mod long;
 mod many_rows;
 mod matrix;
+mod power_loss;
 mod provisional_past;
 mod random_programs;
 mod read_ahead;
