@@ -1,11 +1,11 @@
 //! `rewindfs rebuild`: a new index for a namespace, from its log and its segments.
 
-use super::change::writer::writer_of_this_machine;
 use super::connection::ConnectionArguments;
 use super::error::CliError;
 use super::namespace::show_time;
 use super::place::{self, temporary_directory};
 use super::value::show_size;
+use super::writer_consent::writer_of_this_machine;
 use crate::backend::{Backend, BackendConfig, BackendError};
 use crate::config::{ConnectionOptions, DEFAULT_NAMESPACE, StoreUrl};
 use crate::env::SystemEnv;

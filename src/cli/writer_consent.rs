@@ -1,9 +1,15 @@
-//! Whether a command on a URL may write a namespace: the flag by which the user says that no other machine has it.
+//! Whether a command on a URL may write a namespace: the flag by which the user says that no other machine has it, and the daemon of this machine
+//! that may.
 
 use super::error::CliError;
 use super::place;
+use crate::control;
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a daemon of this machine may take to tell its status.
+const STATUS_MAX: Duration = Duration::from_secs(10);
 
 /// How a verb on a URL gets its namespace.
 #[derive(Debug, Args)]
@@ -38,4 +44,28 @@ pub(super) enum WriterConsent {
     None,
     /// The user says that no other machine has it. The directory is for cache and journal.
     NoOtherWriter(PathBuf),
+}
+
+/// Returns the mountpoint of a daemon of this machine that writes the namespace.
+pub(super) fn writer_of_this_machine(
+    uuid: uuid::Uuid,
+    name: &str,
+) -> Result<Option<PathBuf>, CliError> {
+    let directories = place::runtime_directories();
+    let uuid = uuid.to_string();
+    for mountpoint in control::mounts_of(&directories, &uuid) {
+        let status = control::status_of(&directories, &mountpoint, STATUS_MAX);
+        let status = status.map_err(|error| {
+            // It may be the writer, which must not lose its namespace.
+            CliError::failure(format!("{error}; it may have namespace {name}"))
+        })?;
+        if let Some(status) = status
+            && status.uuid == uuid
+            && status.shown_ns.is_none()
+            && !status.fenced
+        {
+            return Ok(Some(mountpoint));
+        }
+    }
+    Ok(None)
 }

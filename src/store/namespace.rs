@@ -3,7 +3,7 @@
 //! This module assembles the layers of the store (core, data, commit, tree, history, gc), opens and closes them, and
 //! has no other logic.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -107,19 +107,7 @@ impl Namespace {
         let identity = identity(&backend.child(name), env.as_ref()).await?;
         let home = identity.home(backend, name);
         let dir = config.cache_dir.join(identity.uuid.to_string());
-        let shares = MemoryShares::of(config.memory_bytes);
-        let slate = SlateConfig {
-            local: backend.is_local(),
-            cache_bytes: shares.index_cache,
-            unflushed_bytes: shares.index_rows as usize,
-            tables: Some(TableDisk {
-                dir: dir.join("tables"),
-                bytes: config.table_bytes(),
-            }),
-            collect_after: config.grace,
-            reason: Some(why_not(backend)),
-            ..SlateConfig::new(merge::merge)
-        };
+        let slate = engine_of_writer(backend, &config, &dir);
         let local = open_local(&dir, identity.uuid)?;
         let request = LeaseRequest {
             backend: &home.index,
@@ -465,6 +453,23 @@ impl Namespace {
     }
 }
 
+/// The settings of the index engine of a writer, whose local files are in `dir`.
+fn engine_of_writer(backend: &Backend, config: &NamespaceConfig, dir: &Path) -> SlateConfig {
+    let shares = MemoryShares::of(config.memory_bytes);
+    SlateConfig {
+        local: backend.is_local(),
+        cache_bytes: shares.index_cache,
+        unflushed_bytes: shares.index_rows as usize,
+        tables: Some(TableDisk {
+            dir: dir.join("tables"),
+            bytes: config.table_bytes(),
+        }),
+        collect_after: config.grace,
+        reason: Some(why_not(backend)),
+        ..SlateConfig::new(merge::merge)
+    }
+}
+
 /// Takes the lease of a namespace, and examines its index meanwhile, which only reads.
 async fn take(
     request: LeaseRequest<'_>,
@@ -549,10 +554,7 @@ pub(crate) fn why_not(backend: &Backend) -> Reason {
     Arc::new(move || backend.lane_failures().into_iter().map(words).next_back())
 }
 
-pub(crate) fn open_local(
-    dir: &std::path::Path,
-    uuid: Uuid,
-) -> Result<RecoveredJournal, StoreError> {
+pub(crate) fn open_local(dir: &Path, uuid: Uuid) -> Result<RecoveredJournal, StoreError> {
     let (journal, recovered) = Journal::open_in(dir, uuid)?;
     // The journal stays frozen until the mount is complete, so that a mount that fails leaves every record in place.
     journal.freeze();

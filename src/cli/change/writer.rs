@@ -5,7 +5,7 @@ use crate::cli::error::CliError;
 use crate::cli::namespace::show_time;
 use crate::cli::place;
 use crate::cli::read::source::ReadTarget;
-use crate::cli::writer_consent::WriterConsent;
+use crate::cli::writer_consent::{WriterConsent, writer_of_this_machine};
 use crate::config::{DEFAULT_VERSIONS_NAME, StoreUrl};
 use crate::control::{self, Request, Response};
 use crate::daemon::{StoreUse, open_store};
@@ -22,8 +22,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// How long a daemon of this machine may take to tell its status.
-const STATUS_MAX: Duration = Duration::from_secs(10);
 /// Bytes of blocks in memory, and on disk.
 const MEMORY: u64 = 64 << 20;
 const DISK: u64 = 1 << 30;
@@ -218,30 +216,6 @@ impl OpenWriter {
             directory,
         })
     }
-}
-
-/// Returns the mountpoint of a daemon of this machine that writes the namespace.
-pub(in crate::cli) fn writer_of_this_machine(
-    uuid: uuid::Uuid,
-    name: &str,
-) -> Result<Option<PathBuf>, CliError> {
-    let directories = place::runtime_directories();
-    let uuid = uuid.to_string();
-    for mountpoint in control::mounts_of(&directories, &uuid) {
-        let status = control::status_of(&directories, &mountpoint, STATUS_MAX);
-        let status = status.map_err(|error| {
-            // It may be the writer, which must not lose its namespace.
-            CliError::failure(format!("{error}; it may have namespace {name}"))
-        })?;
-        if let Some(status) = status
-            && status.uuid == uuid
-            && status.shown_ns.is_none()
-            && !status.fenced
-        {
-            return Ok(Some(mountpoint));
-        }
-    }
-    Ok(None)
 }
 
 /// How `check --repair` reaches a namespace: by a writer of its own alone, so that nothing else changes the rows meanwhile.

@@ -201,7 +201,7 @@ impl OldIndex {
             Ok(scan) => scan,
             Err(error) => return unreadable(error.into()).map(|()| None),
         };
-        let mut count = 0;
+        let mut count = 0_u64;
         loop {
             let (key, value) = match scan.next().await {
                 Ok(Some(row)) => row,
@@ -212,7 +212,7 @@ impl OldIndex {
             let value = Change::Put(Bytes::copy_from_slice(&value));
             rows.add(Bytes::copy_from_slice(&key), value)?;
             count += 1;
-            if count % ROWS_TOLD == 0 {
+            if count.is_multiple_of(ROWS_TOLD) {
                 step(RebuildStep::Index(count));
             }
         }

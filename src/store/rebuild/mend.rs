@@ -72,12 +72,12 @@ async fn recount(
     rows.write_run()?;
     let mut counts = Recount::new(spill.clone());
     let mut scan = rows.rows();
-    let mut count = 0;
+    let mut count = 0_u64;
     while let Some((key, value)) = scan.next().await? {
         counts.row(&key, &value)?;
         each(&key, &value)?;
         count += 1;
-        if count % ROWS_TOLD == 0 {
+        if count.is_multiple_of(ROWS_TOLD) {
             step(RebuildStep::Recounted(count));
         }
     }

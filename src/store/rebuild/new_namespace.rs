@@ -296,7 +296,7 @@ impl IndexContents {
             counts.row(&key, &value)?;
             self.count(&key, &value)?;
             self.rows += 1;
-            if self.rows % ROWS_TOLD == 0 {
+            if self.rows.is_multiple_of(ROWS_TOLD) {
                 step(RebuildStep::Verified(self.rows));
             }
         }

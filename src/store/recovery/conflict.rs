@@ -25,7 +25,8 @@ use crate::store::recovery::Recovery;
 use crate::store::recovery::conflict_version::{
     ConflictItem, ConflictRecovery, Numbering, OwnBytes,
 };
-use crate::store::recovery::replay::{JournalReplay, ReplayedSession, UnreleasedFlush, staging_of};
+use crate::store::recovery::replay::{JournalReplay, staging_of};
+use crate::store::recovery::replayed_session::{ReplayedSession, UnreleasedFlush};
 use crate::store::recovery::superseded::{ForeignWriters, SupersededOperation, ranges, title};
 use crate::store::schema::journal_record::{Dependencies, FlushRecord, Record};
 use crate::store::schema::rows::InodeState;

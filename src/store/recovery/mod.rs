@@ -14,6 +14,7 @@ pub(crate) mod journal;
 pub(crate) mod lost;
 pub(crate) mod mount;
 pub(crate) mod replay;
+pub(crate) mod replayed_session;
 pub(crate) mod superseded;
 
 use crate::store::commit::Committer;

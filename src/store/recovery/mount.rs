@@ -21,9 +21,8 @@ use crate::store::model::version::{Attrs, Author, Ino, Op, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::journal::JournalRecords;
 use crate::store::recovery::lost::LostOperations;
-use crate::store::recovery::replay::{
-    FlushId, JournalReplay, ReplayedSession, UnreleasedFlush, reverts,
-};
+use crate::store::recovery::replay::{FlushId, JournalReplay, reverts};
+use crate::store::recovery::replayed_session::{ReplayedSession, UnreleasedFlush};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
@@ -134,37 +133,7 @@ impl Recovery {
                     replay.open(session, work);
                 }
             }
-            Record::Staged {
-                session,
-                offset,
-                len,
-                file,
-                position,
-                checksum,
-            } => {
-                let source = replay.staged(
-                    &self.data.staging,
-                    file,
-                    position..position.saturating_add(len),
-                    checksum,
-                );
-                match (replay.sessions.get_mut(&session), source) {
-                    (Some(work), Some(source)) => work.stage(offset, len, source),
-                    (Some(work), None) => work.lose(offset, len),
-                    (None, _) => {}
-                }
-            }
-            Record::Refer {
-                session,
-                offset,
-                len,
-                content,
-                ..
-            } if replay.lost.has_content(content) => {
-                if let Some(work) = replay.sessions.get_mut(&session) {
-                    work.lose(offset, len);
-                }
-            }
+            Record::Staged { .. } => replay.replay_staged(&self.data.staging, &record),
             Record::Operation(operation) => {
                 self.replay_operation(replay, applied, *operation, token);
             }
@@ -173,11 +142,7 @@ impl Recovery {
             Record::Write { session, .. }
             | Record::Punch { session, .. }
             | Record::Truncate { session, .. }
-            | Record::Refer { session, .. } => {
-                if let Some(work) = replay.sessions.get_mut(&session) {
-                    work.change(record);
-                }
-            }
+            | Record::Refer { session, .. } => replay.change(session, record),
             Record::Renamed { old, new } => {
                 replay.renamed.insert(old, new);
             }

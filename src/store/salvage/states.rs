@@ -9,7 +9,8 @@ use crate::store::commit::txn::Guards;
 use crate::store::data::contents::PendingContent;
 use crate::store::model::ids::{ContentBase, Dentry};
 use crate::store::model::version::{Attrs, Author, ContentRef, Ino, Timestamp};
-use crate::store::recovery::replay::{FlushId, JournalReplay, ReplayedSession, reverts};
+use crate::store::recovery::replay::{FlushId, JournalReplay, reverts};
+use crate::store::recovery::replayed_session::ReplayedSession;
 use crate::store::recovery::superseded::NameEffects;
 use crate::store::salvage::names::NameTable;
 use crate::store::schema::journal_record::{FlushRecord, OperationRecord, Record};
@@ -230,22 +231,7 @@ impl StateSearch {
                 let work = ReplayedSession::new(ino, base, len, epoch, place, author, token);
                 self.replay.open(session, work);
             }
-            Record::Staged {
-                session,
-                offset,
-                len,
-                file,
-                position,
-                checksum,
-            } => {
-                let bytes = position..position.saturating_add(len);
-                let found = self.replay.staged(&self.staging, file, bytes, checksum);
-                match (self.replay.sessions.get_mut(&session), found) {
-                    (Some(work), Some(source)) => work.stage(offset, len, source),
-                    (Some(work), None) => work.lose(offset, len),
-                    (None, _) => {}
-                }
-            }
+            Record::Staged { .. } => self.replay.replay_staged(&self.staging, &record),
             Record::Operation(operation) => self.add_operation(*operation),
             Record::Flush(flush) => {
                 self.flushes.insert(FlushId::of(&flush), flush.clone());
@@ -257,11 +243,7 @@ impl StateSearch {
             Record::Write { session, .. }
             | Record::Punch { session, .. }
             | Record::Truncate { session, .. }
-            | Record::Refer { session, .. } => {
-                if let Some(work) = self.replay.sessions.get_mut(&session) {
-                    work.change(record);
-                }
-            }
+            | Record::Refer { session, .. } => self.replay.change(session, record),
             Record::Reverted { session, change } => {
                 if let Some(work) = self.replay.sessions.get_mut(&session) {
                     work.revert_to(change);
