@@ -128,6 +128,17 @@ impl Core {
         Ok(self.journal.append(&record.encode())?)
     }
 
+    /// As [`Self::append`]; each new file of the journal begins with `head` from now on.
+    pub(crate) fn append_with_head(
+        &self,
+        head: &Record,
+        record: &Record,
+    ) -> Result<JournalToken, StoreError> {
+        self.health.check()?;
+        let (head, record) = (head.encode(), record.encode());
+        Ok(self.journal.append_with_head(&head, &record)?)
+    }
+
     /// Returns the current timestamp; for a follower the last final one.
     pub(crate) fn now(&self) -> Timestamp {
         match &self.role {

@@ -20,6 +20,7 @@ use rewindfs::task::Tasks;
 use tokio::runtime::Handle;
 
 use crate::bucket::{Bucket, Link, LinkState};
+use crate::randomness::Dice;
 
 /// The root directory's number.
 pub(crate) const ROOT: u64 = 1;
@@ -36,6 +37,8 @@ pub(crate) const CALLER: Caller = Caller {
 pub(crate) enum CrashMode {
     /// All of it: the daemon was killed.
     Kept,
+    /// The power was lost: a random part of the newest journal file and of the staging files.
+    Cut,
     /// Nothing: the machine is lost.
     Wiped,
 }
@@ -160,7 +163,7 @@ impl Host {
     }
 
     /// Ends a process at once. What it still does reaches neither the bucket nor the cache directory of the next one.
-    pub(crate) fn crash(&mut self, instance: Option<&Instance>, mode: CrashMode) {
+    pub(crate) fn crash(&mut self, instance: Option<&Instance>, mode: CrashMode, dice: &mut Dice) {
         if let Some(instance) = instance {
             instance.link.set(LinkState::Dead);
             instance.tasks.stop();
@@ -172,11 +175,30 @@ impl Host {
         if mode != CrashMode::Wiped && old.exists() {
             copy(&old, &new);
         }
+        if mode == CrashMode::Cut {
+            self.cut(dice);
+        }
+    }
+
+    /// Takes a random end of the newest journal file, and random ends or parts of staging files, as a loss of power does.
+    fn cut(&self, dice: &mut Dice) {
+        if let Some(newest) = local_files(&self.cache(), "journal").pop()
+            && dice.in_thousand(700)
+        {
+            lose_part(&newest, Part::End, dice);
+        }
+        for staged in local_files(&self.cache(), "staging") {
+            match dice.below(4) {
+                0 => lose_part(&staged, Part::End, dice),
+                1 => lose_part(&staged, Part::Any, dice),
+                _ => {}
+            }
+        }
     }
 
     /// Takes the last record of the newest journal file away, as a daemon that forgets one does.
     pub(crate) fn forget_record(&self) {
-        if let Some(newest) = journal_files(&self.cache()).pop() {
+        if let Some(newest) = local_files(&self.cache(), "journal").pop() {
             let length = fs::metadata(&newest).map_or(0, |meta| meta.len());
             let file = fs::File::options()
                 .write(true)
@@ -346,11 +368,32 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The journal's files, oldest first.
-fn journal_files(cache: &Path) -> Vec<PathBuf> {
+/// Which part of a file is lost.
+enum Part {
+    /// It is shorter.
+    End,
+    /// Some bytes are zeros.
+    Any,
+}
+
+fn lose_part(path: &Path, part: Part, dice: &mut Dice) {
+    let mut bytes = fs::read(path).expect("a local file");
+    let at = dice.below(bytes.len() as u64 + 1) as usize;
+    match part {
+        Part::End => bytes.truncate(at),
+        Part::Any => {
+            let end = (at + 1 + dice.below(100_000) as usize).min(bytes.len());
+            bytes[at..end].fill(0);
+        }
+    }
+    fs::write(path, bytes).expect("a local file");
+}
+
+/// The files of the journal or the staging directory, oldest first.
+fn local_files(cache: &Path, kind: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for namespace in fs::read_dir(cache).into_iter().flatten().flatten() {
-        for file in fs::read_dir(namespace.path().join("journal"))
+        for file in fs::read_dir(namespace.path().join(kind))
             .into_iter()
             .flatten()
             .flatten()

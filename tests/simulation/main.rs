@@ -88,6 +88,11 @@ fn worlds_whose_writers_crash_and_keep_their_caches_lose_nothing() {
 }
 
 #[test]
+fn worlds_whose_machines_lose_power_lose_nothing_that_was_fsynced() {
+    run_worlds(CrashMode::Cut);
+}
+
+#[test]
 fn worlds_whose_caches_are_lost_lose_nothing_that_was_fsynced() {
     run_worlds(CrashMode::Wiped);
 }

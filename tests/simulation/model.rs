@@ -44,7 +44,7 @@ pub(crate) enum FileState {
 }
 
 impl FileState {
-    fn of(found: Option<&Vec<u8>>) -> Self {
+    pub(crate) fn of(found: Option<&Vec<u8>>) -> Self {
         match found {
             None => Self::Absent,
             Some(found) => state_of(found).map_or_else(|| Self::Part(found.clone()), Self::Whole),
@@ -253,6 +253,7 @@ impl NameStates {
         // A save begins with an empty file, and a long one is uploaded while it is written: a loss may leave any moment of it.
         let is_moment = |state: &FileState| match (state, found.content()) {
             (FileState::Whole(id), Some(found)) => bytes(*id).starts_with(&found),
+            (FileState::Part(part), Some(found)) => part.starts_with(&found),
             _ => false,
         };
         let is_allowed = match loss {

@@ -228,6 +228,7 @@ impl World {
         self.begin(&change);
         let Some(writer) = &self.writer else { return };
         let made = tokio::time::timeout(STEP_MAX, make(writer, &change, self.config.plant)).await;
+        tracing::info!(?change, ?made, "changed");
         self.report.operations += 1;
         match made {
             Ok(Ok(())) => self.acknowledge(&change),
@@ -287,6 +288,7 @@ impl World {
         let moment = Duration::from_micros(self.dice.below(400_000));
         if let Some(writer) = &self.writer {
             let made = tokio::time::timeout(moment, make(writer, &change, self.config.plant)).await;
+            tracing::info!(?change, ?made, "changed, and crashed");
             match made {
                 Ok(Ok(())) => self.acknowledge(&change),
                 Ok(Err(FsError::Unavailable(_))) | Err(_) => {}
@@ -295,25 +297,25 @@ impl World {
         }
         self.report.crashes += 1;
         let writer = self.writer.take();
-        self.hosts[self.at].crash(writer.as_ref(), self.config.crash);
+        self.hosts[self.at].crash(writer.as_ref(), self.config.crash, &mut self.dice);
         drop(writer);
         if self.config.plant == Some(Plant::LostJournalRecord) {
             self.hosts[self.at].forget_record();
         }
         let loss = match self.config.crash {
             CrashMode::Kept => Loss::Nothing,
-            CrashMode::Wiped => Loss::Unsynced,
+            CrashMode::Cut | CrashMode::Wiped => Loss::Unsynced,
         };
         if loss == Loss::Unsynced {
             self.forget_moments();
         }
         // With its own cache directory a writer does not wait.
         let takeover = match self.config.crash {
-            CrashMode::Kept => Takeover::Never,
+            CrashMode::Kept | CrashMode::Cut => Takeover::Never,
             CrashMode::Wiped => Takeover::Wait(WaitProgress::default()),
         };
         let origin = match self.config.crash {
-            CrashMode::Kept => Origin::Cache,
+            CrashMode::Kept | CrashMode::Cut => Origin::Cache,
             CrashMode::Wiped => Origin::Bucket,
         };
         self.open(takeover).await;
@@ -323,6 +325,7 @@ impl World {
     /// Lets the other machine take the namespace: after an unmount, or while the first one is cut off from the bucket.
     async fn take_over(&mut self) {
         self.report.takeovers += 1;
+        tracing::info!("the other machine takes the namespace");
         let Some(first) = self.writer.take() else {
             return;
         };
@@ -360,7 +363,7 @@ impl World {
         self.compare(Loss::Unsynced, Origin::Bucket).await;
         self.write_beside(&first).await;
         // The first one goes on as after a crash when it is mounted again; then its changes are conflicts.
-        self.hosts[before].crash(Some(&first), CrashMode::Kept);
+        self.hosts[before].crash(Some(&first), CrashMode::Kept, &mut self.dice);
     }
 
     /// Changes a file while another process thinks that it is the writer; that one must not show the state before.
@@ -403,7 +406,10 @@ impl World {
     async fn drain(&mut self) {
         let Some(writer) = &self.writer else { return };
         match tokio::time::timeout(STEP_MAX, writer.namespace.drain()).await {
-            Ok(Ok(())) => self.model.drained(),
+            Ok(Ok(())) => {
+                tracing::info!("drained");
+                self.model.drained();
+            }
             Ok(Err(error)) => self.violation(format!("a drain failed: {error}")),
             Err(_) => self.violation("a drain did not end".to_owned()),
         }
@@ -506,6 +512,13 @@ impl World {
         for _ in 0..20 {
             match tokio::time::timeout(STEP_MAX, writer.files(&[])).await {
                 Ok(Ok(found)) => {
+                    let shown = found
+                        .iter()
+                        .map(|(name, bytes)| (name, FileState::of(Some(bytes))));
+                    let shown: Vec<String> = shown
+                        .map(|(name, state)| format!("{name}: {state}"))
+                        .collect();
+                    tracing::info!(?shown, "compared");
                     let violations = self.model.compare(&found, loss, origin);
                     violations.into_iter().for_each(|text| self.violation(text));
                     return;
@@ -529,7 +542,7 @@ impl World {
             Ok(Err(error)) => return self.violation(format!("the last unmount failed: {error}")),
             Err(_) => return self.violation("the last unmount did not end".to_owned()),
         }
-        self.hosts[self.at].crash(None, CrashMode::Wiped);
+        self.hosts[self.at].crash(None, CrashMode::Wiped, &mut self.dice);
         self.open(Takeover::Never).await;
         self.compare(Loss::Nothing, Origin::Bucket).await;
         for _ in 0..3 {

@@ -78,6 +78,8 @@ pub(super) struct JournalState {
     /// The lease of the newest file while records are appended to it; `None` until the first append.
     pub(super) current: Option<Arc<FileLease>>,
     pub(super) buffer: Vec<u8>,
+    /// The record that begins each new file; empty: none.
+    pub(super) head: Vec<u8>,
 }
 
 /// One file of the journal.
@@ -132,7 +134,13 @@ impl JournalShared {
             .mode(0o600)
             .open(&path);
         let file = opened.map_err(|error| JournalError::of(&path, error))?;
-        if let Err(error) = file.write_all_at(&format::file_header(self.namespace), 0) {
+        let mut first = format::file_header(self.namespace).to_vec();
+        if let Ok(len @ 1..) = u32::try_from(state.head.len()) {
+            let mut record = Vec::new();
+            format::encode(&mut record, number, first.len() as u64, len, &state.head);
+            first.append(&mut record);
+        }
+        if let Err(error) = file.write_all_at(&first, 0) {
             // If this fails too, the next start overwrites the file, and an open finds a torn header and removes it.
             drop(std::fs::remove_file(&path));
             return Err(JournalError::of(&path, error));
@@ -141,7 +149,7 @@ impl JournalShared {
         state.files.push_back(JournalFile {
             number,
             file,
-            len: format::FILE_HEADER as u64,
+            len: first.len() as u64,
             needed: FileNeed::Needed,
         });
         let need = FileLease {

@@ -95,6 +95,26 @@ impl Journal {
     /// # Errors
     /// `NoSpace`, `TooLong`, `Io`; the journal is unchanged then, and the caller may try again.
     pub(crate) fn append(&self, payload: &[u8]) -> Result<JournalToken, JournalError> {
+        self.append_record(None, payload)
+    }
+
+    /// As [`Self::append`]; from now on, this record included, each new file begins with the record `head`, which no token keeps.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub(crate) fn append_with_head(
+        &self,
+        head: &[u8],
+        payload: &[u8],
+    ) -> Result<JournalToken, JournalError> {
+        self.append_record(Some(head), payload)
+    }
+
+    fn append_record(
+        &self,
+        head: Option<&[u8]>,
+        payload: &[u8],
+    ) -> Result<JournalToken, JournalError> {
         let len = match u32::try_from(payload.len()) {
             Ok(len) if payload.len() <= PAYLOAD_MAX => len,
             _ => return Err(JournalError::TooLong(payload.len())),
@@ -103,6 +123,10 @@ impl Journal {
         // Dropped after the lock is released: the drop of a lease takes the lock again.
         let full;
         let mut state = lock_slow(&shared.state);
+        if let Some(head) = head {
+            state.head.clear();
+            state.head.extend_from_slice(head);
+        }
         full = if state.is_full(len, shared.file_max) {
             shared.start_file(&mut state)?
         } else {

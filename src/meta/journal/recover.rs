@@ -66,6 +66,7 @@ pub(super) fn open(
         next,
         current: None,
         buffer: Vec::new(),
+        head: Vec::new(),
     };
     let shared = Arc::new(JournalShared {
         dir: dir.to_path_buf(),

@@ -424,3 +424,30 @@ fn a_snapshot_reads_what_an_open_recovers_and_changes_nothing() {
     let foreign = JournalSnapshot::read(dir.path(), Uuid::from_u128(8));
     assert!(foreign.is_err());
 }
+
+#[test]
+fn each_new_file_begins_with_the_newest_head() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open_with(dir.path(), NAMESPACE, 4096).unwrap();
+    let first = journal.append(b"before any head").unwrap();
+    let second = journal.append_with_head(b"head 1", b"one").unwrap();
+    journal.begin_file().unwrap();
+    let third = journal.append(b"two").unwrap();
+    let large = vec![7; 4000];
+    let fourth = journal.append_with_head(b"head 2", &large).unwrap();
+    drop((first, second));
+    drop(journal);
+    let (journal, recovered) = Journal::open_with(dir.path(), NAMESPACE, 4096).unwrap();
+    let found: Vec<&[u8]> = recovered.iter().map(|r| &r.payload[..]).collect();
+    let expected: [&[u8]; 6] = [
+        b"before any head",
+        b"one",
+        b"head 1",
+        b"two",
+        b"head 2",
+        &large,
+    ];
+    assert_eq!(found, expected);
+    assert!(journal.dropped().is_empty());
+    drop((third, fourth));
+}

@@ -109,9 +109,10 @@ impl Queue {
             usage: txn.usage,
             next_id,
         };
-        let token = self
-            .journal
-            .append(&Record::Operation(Box::new(record)).encode())?;
+        let epoch = self.epoch;
+        let head = Record::Journaled { epoch, number }.encode();
+        let record = Record::Operation(Box::new(record)).encode();
+        let token = self.journal.append_with_head(&head, &record)?;
         *journaled = number;
         let id = OperationId {
             epoch: self.epoch,

@@ -43,6 +43,10 @@ pub(crate) struct LostOperations {
     /// Directories whose names one of them changes.
     within: HashSet<Ino>,
     contents: HashSet<ContentRef>,
+    /// Inodes whose names one of them changes: what was written to them afterwards was written under other names.
+    moved: HashSet<Ino>,
+    /// The same, of those that an earlier recovery left out, up to its end.
+    known_moved: HashSet<Ino>,
 }
 
 impl LostOperations {
@@ -59,7 +63,25 @@ impl LostOperations {
         self.known.contains(&id)
     }
 
-    /// Tells whether the content that a write session or an operation changes was never stored.
+    /// Tells whether nothing of a write session can be kept.
+    pub(crate) fn has_session(&self, ino: Ino, base: Option<ContentBase>) -> bool {
+        self.has_base(base) || self.moved.contains(&ino) || self.known_moved.contains(&ino)
+    }
+
+    /// Another writer begins: what is behind this in the journal does not depend on what the recoveries up to now left out.
+    pub(crate) fn begin_epoch(&mut self) {
+        self.known_moved.clear();
+    }
+
+    /// Notes that an operation that is left out changes the names of an inode.
+    pub(crate) fn add_moved(&mut self, id: OperationId, ino: Ino) {
+        match self.is_known(id) {
+            true => self.known_moved.insert(ino),
+            false => self.moved.insert(ino),
+        };
+    }
+
+    /// Tells whether the content that an operation changes was never stored.
     pub(crate) fn has_base(&self, base: Option<ContentBase>) -> bool {
         base.is_some_and(|base| self.contents.contains(&base.content))
     }

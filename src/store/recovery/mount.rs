@@ -16,12 +16,12 @@ use crate::store::commit::txn::{Guards, Txn};
 use crate::store::data::pins::Pins;
 use crate::store::index::provisional::ProvisionalStates;
 use crate::store::model::error::StoreError;
-use crate::store::model::ids::{BatchId, OperationId};
+use crate::store::model::ids::{BatchId, ContentBase, OperationId};
 use crate::store::model::version::{Attrs, Author, Ino, Op, Time, Timestamp};
 use crate::store::recovery::Recovery;
 use crate::store::recovery::journal::JournalRecords;
 use crate::store::recovery::lost::LostOperations;
-use crate::store::recovery::replay::{FlushId, JournalReplay, reverts};
+use crate::store::recovery::replay::{FlushId, JournalReplay, LostEnd, lost_end, reverts};
 use crate::store::recovery::replayed_session::{ReplayedSession, UnreleasedFlush};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
 use crate::store::schema::applied_row::AppliedRow;
@@ -58,14 +58,17 @@ impl Recovery {
             foreign_writers: ForeignWriters::new(&applied, &records),
             lost: LostOperations::new(left_out(&records)),
             reverts: reverts(&records),
+            lost_end: lost_end(&applied, &records),
             ..JournalReplay::default()
         };
         for (record, token) in records {
             self.replay(&mut replay, &applied, record, token);
         }
-        let _covered = self.core.append(&Record::Epoch {
-            epoch: self.core.epoch,
-        })?;
+        let epoch = self.core.epoch;
+        let head = Record::Journaled { epoch, number: 0 };
+        let _covered = self
+            .core
+            .append_with_head(&head, &Record::Epoch { epoch })?;
         self.leave_out_lost(&mut replay)?;
         for note in replay.notes.drain(..) {
             self.warn(note);
@@ -82,15 +85,14 @@ impl Recovery {
         for &OperationId { epoch, number } in replay.lost.found() {
             let _covered = self.core.append(&Record::LostOperation { epoch, number })?;
         }
-        for (id, work) in &mut replay.sessions {
-            if work.revert() {
-                let change = work.map.seq();
-                let session = *id;
-                let _covered = self.core.append(&Record::Reverted { session, change })?;
-                // A file that was removed since needs no report.
-                if work.place.is_none() {
-                    continue;
-                }
+        for session in replay.revert_lost() {
+            let Some(work) = replay.sessions.get(&session) else {
+                continue;
+            };
+            let change = work.map.seq();
+            let _covered = self.core.append(&Record::Reverted { session, change })?;
+            // A file that was removed since needs no report.
+            if work.place.is_some() {
                 replay.notes.push(format!(
                     "inode {}: bytes of writes did not survive the machine; the file keeps a state from before them",
                     work.ino.0
@@ -129,7 +131,7 @@ impl Recovery {
                 place,
             } => {
                 let work = ReplayedSession::new(ino, base, len, epoch, place, author, token);
-                if !replay.lost.has_base(base) {
+                if !replay.lost.has_session(ino, base) {
                     replay.open(session, work);
                 }
             }
@@ -146,12 +148,9 @@ impl Recovery {
             Record::Renamed { old, new } => {
                 replay.renamed.insert(old, new);
             }
-            Record::Reverted { session, change } => {
-                if let Some(work) = replay.sessions.get_mut(&session) {
-                    work.revert_to(change);
-                }
-            }
-            Record::Epoch { .. } | Record::Batch { .. } | Record::LostOperation { .. } => {}
+            Record::Reverted { session, change } => replay.revert(session, change),
+            Record::Epoch { .. } => replay.lost.begin_epoch(),
+            Record::Batch { .. } | Record::LostOperation { .. } | Record::Journaled { .. } => {}
         }
     }
 
@@ -231,7 +230,7 @@ impl Recovery {
         self.finish_superseded(&mut replay).await?;
         for (id, work) in replay.sessions {
             if work.is_open() {
-                self.finish_work(id, work).await?;
+                self.finish_work(id, work, replay.lost_end).await?;
             }
         }
         self.finish_states().await?;
@@ -273,7 +272,13 @@ impl Recovery {
         Ok(())
     }
 
-    async fn finish_work(&self, id: u64, work: ReplayedSession) -> Result<(), StoreError> {
+    /// Makes versions of what no operation carries of a session.
+    async fn finish_work(
+        &self,
+        id: u64,
+        work: ReplayedSession,
+        lost_end: Option<LostEnd>,
+    ) -> Result<(), StoreError> {
         let mut locked = match self.tree.lock(work.ino).await {
             Ok(locked) => locked,
             Err(StoreError::NotFound) => return Ok(()),
@@ -285,6 +290,13 @@ impl Recovery {
         else {
             return Ok(());
         };
+        if lost_end.is_some_and(|end| is_outdated(&work, &file, end)) {
+            self.warn(format!(
+                "inode {}: the bucket has a newer state than the journal, whose end did not survive the machine; writes from before it were left out",
+                work.ino.0
+            ));
+            return Ok(());
+        }
         let permit = self.data.budget.try_acquire(work.bytes);
         let dated = work.dated;
         adopt(&mut file, id, work, permit, &self.data.pins);
@@ -414,7 +426,18 @@ fn left_out(records: &JournalRecords) -> HashSet<OperationId> {
     left_out.collect()
 }
 
-/// Adds the unsaved writes of a replayed session to its inode.
+/// Tells whether the index has a later state of a file than its write session, whose last records may be lost. A state that is no version has
+/// no timestamp: where neither has bytes, it counts as later.
+fn is_outdated(work: &ReplayedSession, file: &LockedFile<'_>, end: LostEnd) -> bool {
+    let content = |base: Option<ContentBase>| base.map(|base| base.content);
+    let is_later = match &file.state {
+        EntryState::Version(stamp) => stamp.id.timestamp > end.newest,
+        EntryState::Provisional(_) => work.base.is_none(),
+        EntryState::Unborn { .. } => false,
+    };
+    work.epoch <= end.epoch && (is_later || content(work.base) != content(file.base))
+}
+
 fn adopt(
     file: &mut LockedFile<'_>,
     id: u64,

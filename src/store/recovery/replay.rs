@@ -18,6 +18,7 @@ use crate::store::model::version::{ContentRef, Ino, Timestamp};
 use crate::store::recovery::lost::{LostOperations, has_lost_bytes};
 use crate::store::recovery::replayed_session::{ReplayedSession, UnreleasedFlush};
 use crate::store::recovery::superseded::{ForeignWriters, NameEffects, SupersededOperation};
+use crate::store::schema::applied_row::AppliedRow;
 use crate::store::schema::journal_record::{ContentRecord, FlushRecord, OperationRecord, Record};
 use crate::store::schema::keys;
 use crate::store::schema::tables::{InodeTable, RowTable};
@@ -48,11 +49,22 @@ impl FlushId {
     }
 }
 
+/// A journal of whose last records a loss of power took some, those of operations in the index among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LostEnd {
+    /// The newest epoch of which operations are lost.
+    pub(crate) epoch: u64,
+    /// The newest timestamp in the journal.
+    pub(crate) newest: Timestamp,
+}
+
 /// The state of a journal replay.
 #[derive(Debug, Default)]
 pub(crate) struct JournalReplay {
     pub(crate) sessions: BTreeMap<u64, ReplayedSession>,
     pub(crate) newest: HashMap<Ino, u64>,
+    /// Write sessions whose later records do not count, because an operation that changes the names of the inode is left out.
+    pub(crate) ended: BTreeMap<u64, ReplayedSession>,
     /// Every flush. An operation may carry a flushed state long after a later one, when
     /// its write session has ended.
     pub(crate) flushed: HashMap<FlushId, ReplayedFlush>,
@@ -60,6 +72,7 @@ pub(crate) struct JournalReplay {
     pub(crate) pendings: HashMap<ContentRef, Arc<PendingContent>>,
     pub(crate) notes: Vec<String>,
     pub(crate) lost: LostOperations,
+    pub(crate) lost_end: Option<LostEnd>,
     /// The numbers of the changes to which earlier recoveries took each session back.
     pub(crate) reverts: HashMap<u64, Vec<u64>>,
     pub(crate) foreign_writers: ForeignWriters,
@@ -78,6 +91,35 @@ pub(crate) fn staging_of(flushed: &DirtySnapshot) -> Vec<Arc<StagingFile>> {
         Source::Memory(_) | Source::Zero | Source::Reference { .. } => None,
     });
     files.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+/// Returns where a journal ends whose end is lost, so that the index has operations that the journal lacks; `None` for a journal that is whole.
+pub(crate) fn lost_end(
+    applied: &AppliedRow,
+    records: &[(Record, JournalToken)],
+) -> Option<LostEnd> {
+    let mut numbers: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut newest = Timestamp(0);
+    for (record, _) in records {
+        let (epoch, number) = match record {
+            Record::Epoch { epoch } => (*epoch, 0),
+            Record::Journaled { epoch, number } => (*epoch, *number),
+            Record::Operation(operation) => {
+                newest = newest.max(operation.timestamp);
+                (operation.epoch, operation.number)
+            }
+            Record::Flush(flush) => {
+                newest = newest.max(flush.at);
+                continue;
+            }
+            _ => continue,
+        };
+        let last = numbers.entry(epoch).or_default();
+        *last = number.max(*last);
+    }
+    let mut lacking = numbers.into_iter().rev();
+    let (epoch, _) = lacking.find(|(epoch, last)| applied.contains_after(*epoch, *last))?;
+    Some(LostEnd { epoch, newest })
 }
 
 /// Returns to which changes earlier recoveries took each session back.
@@ -316,7 +358,39 @@ impl JournalReplay {
             };
             self.drop_unreleased(flush, content.ino);
         }
+        let names = NameEffects::of(&record.rows);
+        let moved = names.moved.iter().map(|(ino, ..)| ino);
+        for ino in moved.chain(&names.unlinked) {
+            self.lost.add_moved(id, *ino);
+            if let Some(session) = self.newest.get(ino)
+                && let Some(work) = self.sessions.remove(session)
+            {
+                self.ended.insert(*session, work);
+            }
+        }
         self.lost.add(id, record);
+    }
+
+    /// Takes back what an earlier recovery took back.
+    pub(crate) fn revert(&mut self, session: u64, change: u64) {
+        if let Some(work) = self.ended.remove(&session) {
+            self.sessions.insert(session, work);
+        }
+        if let Some(work) = self.sessions.get_mut(&session) {
+            work.revert_to(change);
+        }
+    }
+
+    /// Takes back the writes whose bytes are lost. Returns the sessions from which something was taken back.
+    pub(crate) fn revert_lost(&mut self) -> Vec<u64> {
+        let mut reverted: Vec<u64> = self.ended.keys().copied().collect();
+        self.sessions.append(&mut self.ended);
+        for (session, work) in &mut self.sessions {
+            if work.revert() && !reverted.contains(session) {
+                reverted.push(*session);
+            }
+        }
+        reverted
     }
 
     /// Notes that the state of a flush is queued: the session continues from this state, unless it already continues

@@ -35,6 +35,7 @@ impl ForeignWriters {
             .iter()
             .filter_map(|(record, _)| match record {
                 Record::Epoch { epoch }
+                | Record::Journaled { epoch, .. }
                 | Record::Batch { epoch, .. }
                 | Record::Open { epoch, .. } => Some(*epoch),
                 Record::Operation(operation) => Some(operation.epoch),

@@ -244,15 +244,12 @@ impl StateSearch {
             | Record::Punch { session, .. }
             | Record::Truncate { session, .. }
             | Record::Refer { session, .. } => self.replay.change(session, record),
-            Record::Reverted { session, change } => {
-                if let Some(work) = self.replay.sessions.get_mut(&session) {
-                    work.revert_to(change);
-                }
-            }
+            Record::Reverted { session, change } => self.replay.revert(session, change),
             Record::Renamed { .. }
             | Record::Epoch { .. }
             | Record::Batch { .. }
-            | Record::LostOperation { .. } => {}
+            | Record::LostOperation { .. }
+            | Record::Journaled { .. } => {}
         }
     }
 

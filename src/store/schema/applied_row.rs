@@ -72,6 +72,14 @@ impl AppliedRow {
             .any(|m| m.epoch == epoch && (number <= m.upto || m.out_of_order.contains(&number)))
     }
 
+    /// Tells whether the index has an operation of this epoch with a higher number.
+    pub(crate) fn contains_after(&self, epoch: u64, number: u64) -> bool {
+        self.watermarks.iter().any(|m| {
+            m.epoch == epoch
+                && (m.upto > number || m.out_of_order.iter().any(|later| *later > number))
+        })
+    }
+
     /// Adds the watermark of a writer that begins. It tells later writers that the epoch existed and which ids the writer
     /// may have used.
     pub(crate) fn begin(&mut self, epoch: u64) {

@@ -81,6 +81,8 @@ pub(crate) enum Record {
     LostOperation { epoch: u64, number: u64 },
     /// A recovery took back all changes of a session after the one with this number, because bytes of later ones did not survive the machine.
     Reverted { session: u64, change: u64 },
+    /// The first record of a file: no operation of the epoch that was journaled before it has a higher number.
+    Journaled { epoch: u64, number: u64 },
 }
 
 /// A flushed state of a write session.
