@@ -15,6 +15,7 @@ mod bucket;
 mod clock;
 mod host;
 mod model;
+mod past;
 mod randomness;
 mod report;
 mod world;

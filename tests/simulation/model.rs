@@ -130,6 +130,10 @@ pub(crate) struct Model {
     begun: BTreeSet<StateId>,
     next: StateId,
     pub(crate) moments: Vec<Moment>,
+    /// Labels and what they show. The bucket has it.
+    pub(crate) labels: Vec<(String, Moment)>,
+    /// Since when a version that has ended may be gone, in nanoseconds; `None`: never.
+    pub(crate) keeps: Option<u64>,
 }
 
 impl Model {
@@ -212,8 +216,8 @@ impl Model {
         violations
     }
 
-    /// Compares what a follower shows: whole states that were begun once.
-    pub(crate) fn compare_follower(&self, found: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+    /// Looks for what no call left: all files have states that were begun once.
+    pub(crate) fn compare_known(&self, found: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
         let is_known = |found: &Vec<u8>| match FileState::of(Some(found)) {
             FileState::Whole(id) => self.begun.contains(&id),
             // What a process that ended left may have been moved to another name since.
@@ -223,14 +227,20 @@ impl Model {
         found
             .iter()
             .filter(|(_, found)| !is_known(found))
-            .map(|(name, bytes)| format!("{name}: a follower shows {}", FileState::of(Some(bytes))))
+            .map(|(name, bytes)| format!("{name} shows {}", FileState::of(Some(bytes))))
             .collect()
     }
 
     /// Notes the present as a moment of the past.
     pub(crate) fn remember(&mut self, timestamp: u64) {
+        let moment = self.present(timestamp);
+        self.moments.push(moment);
+    }
+
+    /// The present, as a moment.
+    pub(crate) fn present(&self, timestamp: u64) -> Moment {
         let names = self.existing();
-        self.moments.push(Moment { timestamp, names });
+        Moment { timestamp, names }
     }
 
     fn entry(&mut self, name: &str) -> &mut NameStates {

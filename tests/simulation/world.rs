@@ -23,10 +23,7 @@ const STEPS: u64 = 60;
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 
 /// The longest time of a step in which nothing is broken.
-const STEP_MAX: Duration = Duration::from_secs(1800);
-
-/// The name of the past.
-const VERSIONS: &str = ".versions";
+pub(crate) const STEP_MAX: Duration = Duration::from_secs(1800);
 
 /// A fault that the comparison must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,17 +76,17 @@ pub(crate) fn run_world(config: WorldConfig) -> WorldReport {
     }
 }
 
-struct World {
+pub(crate) struct World {
     config: WorldConfig,
-    dice: Dice,
+    pub(crate) dice: Dice,
     began: Instant,
     bucket: Arc<Bucket>,
     hosts: [Host; 2],
     /// The machine of the writer.
     at: usize,
-    writer: Option<Instance>,
-    model: Model,
-    report: WorldReport,
+    pub(crate) writer: Option<Instance>,
+    pub(crate) model: Model,
+    pub(crate) report: WorldReport,
 }
 
 /// A change of names and bytes.
@@ -147,6 +144,9 @@ impl World {
 
     async fn run(mut self) -> WorldReport {
         self.open(Takeover::Now).await;
+        if self.config.seed.is_multiple_of(2) {
+            self.set_policy().await;
+        }
         for _ in 0..STEPS {
             if !self.report.violations.is_empty() {
                 break;
@@ -161,7 +161,7 @@ impl World {
         self.report
     }
 
-    fn violation(&mut self, text: String) {
+    pub(crate) fn violation(&mut self, text: String) {
         let at = self.began.elapsed().as_secs();
         self.report.violations.push(format!("after {at} s: {text}"));
     }
@@ -174,7 +174,10 @@ impl World {
             82..86 => self.drain().await,
             86..90 => self.wait().await,
             90..94 => self.follow().await,
-            94..97 => self.compare_past().await,
+            94..96 => self.compare_past().await,
+            96 => self.label().await,
+            97 => self.prune().await,
+            98 => self.wait_long().await,
             _ => self.change_weather(),
         }
     }
@@ -198,6 +201,12 @@ impl World {
             },
         };
         self.bucket.set_weather(weather);
+    }
+
+    /// Waits until segments that nothing cites are deleted.
+    async fn wait_long(&mut self) {
+        let seconds = 3600 + self.dice.below(20_000);
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
 
     async fn wait(&mut self) {
@@ -434,57 +443,14 @@ impl World {
         };
         match tokio::time::timeout(STEP_MAX, follower.files(&[])).await {
             Ok(Ok(found)) => {
-                let violations = self.model.compare_follower(&found);
-                violations.into_iter().for_each(|text| self.violation(text));
+                let violations = self.model.compare_known(&found).into_iter();
+                violations.for_each(|text| self.violation(format!("a follower: {text}")));
             }
             Ok(Err(FsError::Unavailable(_))) => {}
             Ok(Err(error)) => self.violation(format!("a follower cannot read: {error}")),
             Err(_) => self.violation("a read of a follower did not end".to_owned()),
         }
         tokio::time::timeout(STEP_MAX, follower.close()).await.ok();
-    }
-
-    /// Compares the tree at a moment of the past.
-    async fn compare_past(&mut self) {
-        if self.model.moments.is_empty() {
-            return;
-        }
-        let at = self.dice.below(self.model.moments.len() as u64) as usize;
-        let moment = self.model.moments[at].clone();
-        let Some(writer) = &self.writer else { return };
-        let stamp = stamp(moment.timestamp);
-        let found = tokio::time::timeout(STEP_MAX, writer.files(&[VERSIONS, &stamp])).await;
-        self.report.moments += 1;
-        match found {
-            Ok(Ok(found)) => {
-                let content = |state: &FileState| state.content().unwrap_or_default();
-                let expected: Vec<_> = moment
-                    .names
-                    .iter()
-                    .map(|(name, state)| (name.clone(), content(state)))
-                    .collect();
-                let found: Vec<_> = found.into_iter().collect();
-                if found != expected {
-                    let names = |all: &[(String, Vec<u8>)]| -> Vec<String> {
-                        all.iter()
-                            .map(|(name, bytes)| format!("{name} ({} bytes)", bytes.len()))
-                            .collect()
-                    };
-                    let (found, expected) = (names(&found), names(&expected));
-                    self.violation(format!(
-                        "{VERSIONS}/{stamp} shows {found:?} instead of {expected:?}"
-                    ));
-                }
-            }
-            Ok(Err(FsError::Unavailable(_))) => {}
-            Ok(Err(error)) => self.violation(format!("{VERSIONS}/{stamp} cannot be read: {error}")),
-            Err(_) => self.violation(format!("a read of {VERSIONS}/{stamp} did not end")),
-        }
-    }
-
-    /// The past since the last fsync may be another after a loss.
-    fn forget_moments(&mut self) {
-        self.model.moments.clear();
     }
 
     /// Opens the namespace on the writer's machine; repeats an open that the bucket fails.
@@ -548,6 +514,7 @@ impl World {
         for _ in 0..3 {
             self.compare_past().await;
         }
+        self.compare_labels().await;
         if let Some(writer) = self.writer.take() {
             tokio::time::timeout(STEP_MAX, writer.close()).await.ok();
         }
@@ -571,10 +538,4 @@ async fn make(writer: &Instance, change: &Change, plant: Option<Plant>) -> FsRes
         }
         Change::Unlink { name } => writer.fs.unlink(&CALLER, ROOT, name.as_bytes()).await,
     }
-}
-
-/// A stamp of nanoseconds in UTC, as `.versions` takes it.
-fn stamp(timestamp: u64) -> String {
-    let time = jiff::Timestamp::from_nanosecond(i128::from(timestamp)).expect("a time before 2554");
-    time.strftime("%Y-%m-%dT%H-%M-%S.%9fZ").to_string()
 }

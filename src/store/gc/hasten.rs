@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::store::data::segment::{Footer, footer};
 use crate::store::gc::Gc;
@@ -18,6 +19,9 @@ use crate::store::schema::tables::{DroppedTable, RowTable, SegmentTable};
 
 /// How many bytes at the end of a segment are read for its footer; a longer one is read with the whole segment.
 const FOOTER_READ: u64 = 256 << 10;
+
+/// Pause before another look at a checkpoint that could not be made.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Segments whose objects have bytes that no row shows.
 #[derive(Debug, Default)]
@@ -174,7 +178,7 @@ impl Gc {
                 // Its rows do not become durable, or it was begun before.
                 drop(progress);
                 self.core.health.check()?;
-                tokio::task::yield_now().await;
+                tokio::time::sleep(PAUSE).await;
                 continue;
             }
             let is_done = matches!(progress.stage, CheckpointStage::Idle);

@@ -128,6 +128,7 @@ impl LeaseRequest<'_> {
                 object,
                 watched_until: Duration::ZERO,
             })),
+            rested: Notify::new(),
         }))
     }
 

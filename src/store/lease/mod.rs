@@ -62,6 +62,8 @@ pub(crate) struct Lease {
     status: watch::Sender<LeaseStatus>,
     /// What the task of the heartbeats leaves when it ends.
     rest: Mutex<Option<BeatState>>,
+    /// Notified when `rest` is there.
+    rested: Notify,
 }
 
 impl Lease {
@@ -73,6 +75,7 @@ impl Lease {
         drop(tasks.spawn("lease", async move {
             let state = lease.beat_until_stopped(state, &stop).await;
             *lock(&lease.rest) = Some(state);
+            lease.rested.notify_one();
         }));
     }
 
@@ -81,10 +84,11 @@ impl Lease {
     /// # Errors
     /// `NoSpace`, `Unavailable` if the local disk fails.
     pub(crate) fn opened(&self, epoch: u64) -> Result<(), StoreError> {
-        let mut identity = lock(&self.identity);
+        // Written before it is stored, outside the lock: a heartbeat waits for no fsync of the local disk.
+        let mut identity = lock(&self.identity).clone();
         identity.note(epoch);
         identity.write(&self.dir)?;
-        drop(identity);
+        *lock(&self.identity) = identity;
         *lock(&self.phase) = WriterPhase::Writing;
         self.hurry.notify_one();
         Ok(())
@@ -160,15 +164,15 @@ impl Lease {
 
     /// Waits for the end of the task, and takes what it has left; `None` if that takes too long.
     async fn rest_of_beats(&self) -> Option<BeatState> {
-        let pause = Duration::from_millis(20);
-        let mut waited = Duration::ZERO;
-        loop {
-            let rest = lock(&self.rest).take();
-            if rest.is_some() || waited > END_MAX {
-                return rest;
+        let rest = || lock(&self.rest).take();
+        match rest() {
+            None if tokio::time::timeout(END_MAX, self.rested.notified())
+                .await
+                .is_ok() =>
+            {
+                rest()
             }
-            tokio::time::sleep(pause).await;
-            waited += pause;
+            rest => rest,
         }
     }
 }
