@@ -296,9 +296,12 @@ def taken(run):
     first.start()
     before = run.write(first)
     time.sleep(run.calm)
+    # Begun before the stop: a new process of this one would close the writers' files, and wait for the daemon that is stopped.
+    second.launch("--takeover", "wait")
+    wait_for("the writer to know of the second mount", lambda: '"watched_by":null' not in first.command("status", "--json")[1].replace(" ", ""), 60)
     first.signal(signal.SIGSTOP)
     begin = time.monotonic()
-    second.start(*NOW)
+    second.wait_until_ready()
     run.recovered(second, begin)
     after = run.write(second)
     time.sleep(run.calm)

@@ -93,6 +93,11 @@ class Mount:
         """Mounts; returns the seconds until it answers."""
         begin = time.monotonic()
         self.launch(*flags)
+        self.wait_until_ready(limit)
+        return time.monotonic() - begin
+
+    def wait_until_ready(self, limit=MOUNT_MAX):
+        """Waits until a mount that was launched answers."""
 
         def ready():
             if self.process.poll() is not None:
@@ -100,7 +105,6 @@ class Mount:
             return answers(self.root)
 
         wait_for("the mount", ready, limit)
-        return time.monotonic() - begin
 
     def launch(self, *flags):
         command = ["setpriv", "--pdeathsig", "KILL", self.lab.program, "mount", self.lab.url, self.root, "--foreground"]

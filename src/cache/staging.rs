@@ -10,6 +10,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,13 @@ pub(crate) struct StagingDir {
     open: Arc<OpenFiles>,
 }
 
+/// Creates a directory for this user alone, unless it is there.
+fn make_private(path: &Path) -> Result<(), CacheError> {
+    let mut private = DirBuilder::new();
+    let made = private.recursive(true).mode(0o700).create(path);
+    made.map_err(|e| CacheError::io("create", path, e))
+}
+
 impl StagingDir {
     /// Opens the directory, and creates it for this user alone if it is missing; files in it stay. The caller ensures that only one process
     /// uses it. The files have the permissions that the process gives, because one may become an object of a local bucket.
@@ -49,23 +57,29 @@ impl StagingDir {
     }
 
     fn open_with(path: &Path, open: OpenFiles) -> Result<Self, CacheError> {
-        let mut private = DirBuilder::new();
-        let made = private.recursive(true).mode(0o700).create(path);
-        made.map_err(|e| CacheError::io("create", path, e))?;
+        make_private(path)?;
         Ok(Self {
             path: path.to_path_buf(),
             open: Arc::new(open),
         })
     }
 
-    /// Creates an empty file. Fails with [`CacheError::Io`] if there is a file with this id.
+    /// Creates an empty file, and the directory if it was deleted. Fails with [`CacheError::Io`] if there is a file with this id.
     pub(crate) fn create(&self, id: u64) -> Result<StagingFile, CacheError> {
         let path = self.file_path(id);
         let create = || {
             let mut how = OpenOptions::new();
             how.read(true).write(true).create_new(true).open(&path)
         };
-        let made = create().map_err(|e| CacheError::io("create", &path, e))?;
+        let made = match create() {
+            // The directory was deleted under this process.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                make_private(&self.path)?;
+                create()
+            }
+            made => made,
+        };
+        let made = made.map_err(|e| CacheError::io("create", &path, e))?;
         self.open.keep(id, made);
         Ok(self.file(id, path, 0, StagingPhase::Open))
     }
@@ -104,7 +118,7 @@ impl StagingDir {
         if let Some(left) = bytes.checked_sub(len.saturating_add(reserve)) {
             return Ok(left);
         }
-        let full = std::io::ErrorKind::StorageFull.into();
+        let full = ErrorKind::StorageFull.into();
         Err(CacheError::io("write to", &self.path, full))
     }
 
@@ -301,7 +315,7 @@ impl StagingFile {
     fn read_exact(&self, file: &File, position: u64, buffer: &mut [u8]) -> Result<(), CacheError> {
         let read = file.read_exact_at(buffer, position);
         read.map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => self.short(position, buffer.len()),
+            ErrorKind::UnexpectedEof => self.short(position, buffer.len()),
             _ => CacheError::io("read", &self.path, error),
         })
     }

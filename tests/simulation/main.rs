@@ -3,7 +3,7 @@
 //! A world has a bucket that is slow and fails, two machines with cache directories, a writer that crashes at any await and on any machine,
 //! followers, and a model of names and bytes that knows what was acknowledged and what was fsynced. One seed is one schedule: the world runs on one
 //! thread of its own with a paused clock, and what is random follows from the seed. `REWINDFS_TEST_SEED` repeats one seed,
-//! `REWINDFS_TEST_WORLDS` sets the number of worlds of each kind of crash, `REWINDFS_TEST_LOG=debug` prints what happens.
+//! `REWINDFS_TEST_WORLDS` sets the number of worlds of each kind of crash and `REWINDFS_TEST_FIRST` the first seed, `REWINDFS_TEST_LOG=debug` prints what happens.
 
 #![allow(
     clippy::disallowed_methods,
@@ -33,6 +33,12 @@ const TIME: Duration = Duration::from_secs(60);
 /// The seed of the first world.
 const FIRST: u64 = 1;
 
+/// After how many worlds a long run tells how far it is.
+const TOLD: u64 = 100;
+
+/// How long worlds of seeds run that no run before had.
+const FRESH: Duration = Duration::from_secs(180);
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -55,32 +61,54 @@ fn run_worlds(crash: CrashMode) {
     start_log();
     let long = std::env::var_os("REWINDFS_TEST_LONG").is_some();
     let worlds = number("REWINDFS_TEST_WORLDS").unwrap_or(if long { 3_000 } else { WORLDS });
+    let first = number("REWINDFS_TEST_FIRST").unwrap_or(FIRST);
     let seeds = match number("REWINDFS_TEST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => FIRST..FIRST + worlds,
+        None => first..first + worlds,
     };
     let began = Instant::now();
-    let (mut run, mut total) = (0, WorldReport::default());
+    let (mut run, mut total) = (0_u64, WorldReport::default());
     for seed in seeds {
         if !long && run > 0 && began.elapsed() > TIME {
             break;
         }
-        let config = WorldConfig {
-            seed,
-            crash,
-            plant: None,
-        };
-        let report = run_world(config);
-        assert!(
-            report.violations.is_empty(),
-            "seed {seed}, {crash:?}: repeat it with REWINDFS_TEST_SEED={seed}\n{}",
-            report.violations.join("\n")
-        );
+        total.add(&run_whole(seed, crash));
         run += 1;
-        total.add(&report);
+        if run.is_multiple_of(TOLD) {
+            println!("up to seed {seed}: {run} worlds, {crash:?}: {total}");
+        }
     }
     println!("{run} worlds, {crash:?}: {total}");
     assert!(total.operations > 0 && total.crashes > 0, "{total}");
+}
+
+/// Runs a world in which nothing may be lost.
+fn run_whole(seed: u64, crash: CrashMode) -> WorldReport {
+    let plant = None;
+    let report = run_world(WorldConfig { seed, crash, plant });
+    assert!(
+        report.violations.is_empty(),
+        "seed {seed}, {crash:?}: repeat it with REWINDFS_TEST_SEED={seed}\n{}",
+        report.violations.join("\n")
+    );
+    report
+}
+
+#[test]
+fn worlds_of_fresh_seeds_lose_nothing() {
+    start_log();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // Milliseconds fit into a seed that is multiplied by 1,000.
+    let first = now.unwrap().as_millis() as u64;
+    let began = Instant::now();
+    let (mut run, mut total) = (0, WorldReport::default());
+    while run == 0 || began.elapsed() < FRESH {
+        for crash in [CrashMode::Kept, CrashMode::Cut, CrashMode::Wiped] {
+            total.add(&run_whole(first + run, crash));
+        }
+        run += 1;
+    }
+    println!("{run} seeds from {first} on, each kind of crash: {total}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a file is deleted only when no token needs it and no older file is left.
 
+use super::directory::lock_directory;
 use super::error::JournalError;
 use super::format;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, lock};
@@ -80,6 +81,8 @@ pub(super) struct JournalState {
     pub(super) buffer: Vec<u8>,
     /// The record that begins each new file; empty: none.
     pub(super) head: Vec<u8>,
+    /// The lock of a directory that was made again, because the first one was deleted.
+    pub(super) made_again: Option<File>,
 }
 
 /// One file of the journal.
@@ -126,13 +129,21 @@ impl JournalShared {
         let path = self.path(number);
         let mut options = File::options();
         // A file of this number can only be left from an earlier failed start.
-        let opened = options
+        options
             .read(true)
             .write(true)
             .create(true)
             .truncate(true)
-            .mode(0o600)
-            .open(&path);
+            .mode(0o600);
+        let opened = match options.open(&path) {
+            // The directory was deleted under this process. It is made again, so that what is acknowledged from now on survives a crash.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::error!(path = %self.dir.display(), "the journal's directory was deleted; it is made again");
+                state.made_again = Some(lock_directory(&self.dir)?);
+                options.open(&path)
+            }
+            opened => opened,
+        };
         let file = opened.map_err(|error| JournalError::of(&path, error))?;
         let mut first = format::file_header(self.namespace).to_vec();
         if let Ok(len @ 1..) = u32::try_from(state.head.len()) {

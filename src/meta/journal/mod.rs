@@ -7,6 +7,7 @@
 //! Invariant: the files in the directory are numbered without a gap, and only the newest is written to.
 //! Dropping the journal leaves its files in place, whichever tokens are dropped afterwards.
 
+mod directory;
 mod error;
 mod files;
 mod format;
@@ -71,7 +72,7 @@ impl Journal {
         local: &Path,
         namespace: Uuid,
     ) -> Result<(Self, Vec<Recovered>), JournalError> {
-        recover::make_private(local)?;
+        directory::make_private(local)?;
         Self::open(&local.join("journal"), namespace)
     }
 

@@ -1,5 +1,6 @@
 //! Opening a journal: the lock of its directory, its files in order, and the records in them.
 
+use super::directory::lock_directory;
 use super::error::JournalError;
 use super::files::{
     FileLease, FileNeed, JournalFile, JournalShared, JournalState, JournalToken, SUFFIX, path,
@@ -7,17 +8,10 @@ use super::files::{
 use super::format::{self, JournalHeader};
 use crate::sync::{Arc, AtomicBool, Mutex};
 use bytes::Bytes;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::fs::{DirBuilder, File, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::File;
 use std::path::Path;
 use uuid::Uuid;
-
-/// The name of the file in the directory whose flock(2) is the journal's lock.
-pub(super) const LOCK: &str = "LOCK";
 
 /// A record of an earlier process.
 #[derive(Debug)]
@@ -67,6 +61,7 @@ pub(super) fn open(
         current: None,
         buffer: Vec::new(),
         head: Vec::new(),
+        made_again: None,
     };
     let shared = Arc::new(JournalShared {
         dir: dir.to_path_buf(),
@@ -83,46 +78,6 @@ pub(super) fn open(
         damage: found.damage,
         shared,
     })
-}
-
-/// Creates the directory and locks it.
-fn lock_directory(dir: &Path) -> Result<File, JournalError> {
-    make_private(dir)?;
-    let path = dir.join(LOCK);
-    let lock = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| JournalError::of(&path, error))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(Errno::WOULDBLOCK) => Err(JournalError::Busy(dir.to_path_buf())),
-        Err(error) => Err(JournalError::of(&path, error.into())),
-    }
-}
-
-/// Creates a directory for this user alone, or checks that it is this user's and takes the rights of others away. Another user may have made
-/// it before, in a place where every user may.
-pub(super) fn make_private(dir: &Path) -> Result<(), JournalError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    let owned = made.and_then(|()| {
-        let found = std::fs::symlink_metadata(dir)?;
-        let (owner, me) = (found.uid(), rustix::process::geteuid().as_raw());
-        if !found.is_dir() || owner != me {
-            let text = format!(
-                "it is no directory of user {me}, but belongs to user {owner}: name another cache directory, or change the owner"
-            );
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-        }
-        if found.mode() & 0o077 != 0 {
-            std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-        }
-        Ok(())
-    });
-    owned.map_err(|error| JournalError::of(dir, error))
 }
 
 /// Lists the journal's files, oldest first.

@@ -1,9 +1,10 @@
 //! A journal that is only read: neither its files nor its directory are changed.
 
+use super::directory::LOCK;
 use super::error::JournalError;
 use super::files::{FileLease, JournalToken, path};
 use super::format::{self, JournalHeader};
-use super::recover::{Damage, LOCK, Recovered, numbers};
+use super::recover::{Damage, Recovered, numbers};
 use crate::sync::{Arc, Weak};
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};

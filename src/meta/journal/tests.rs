@@ -451,3 +451,22 @@ fn each_new_file_begins_with_the_newest_head() {
     assert!(journal.dropped().is_empty());
     drop((third, fourth));
 }
+
+#[test]
+fn a_journal_whose_directory_is_deleted_goes_on_in_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let (journal, _) = Journal::open_with(&path, NAMESPACE, 4096).unwrap();
+    let before = journal.append(b"before").unwrap();
+    std::fs::remove_dir_all(&path).unwrap();
+    // The file that is open takes what it can; the next one needs the directory.
+    journal.begin_file().unwrap();
+    let after = journal.append(b"after").unwrap();
+    let busy = Journal::open_with(&path, NAMESPACE, 4096);
+    assert!(matches!(busy, Err(JournalError::Busy(_))), "{busy:?}");
+    drop(journal);
+    let (_journal, recovered) = Journal::open_with(&path, NAMESPACE, 4096).unwrap();
+    let found: Vec<&[u8]> = recovered.iter().map(|r| &r.payload[..]).collect();
+    assert_eq!(found, [b"after"]);
+    drop((before, after));
+}
