@@ -433,9 +433,8 @@ fn each_new_file_begins_with_the_newest_head() {
     let second = journal.append_with_head(b"head 1", b"one").unwrap();
     journal.begin_file().unwrap();
     let third = journal.append(b"two").unwrap();
-    let large = vec![7; 4000];
+    let large = vec![7; 4096];
     let fourth = journal.append_with_head(b"head 2", &large).unwrap();
-    drop((first, second));
     drop(journal);
     let (journal, recovered) = Journal::open_with(dir.path(), NAMESPACE, 4096).unwrap();
     let found: Vec<&[u8]> = recovered.iter().map(|r| &r.payload[..]).collect();
@@ -449,7 +448,7 @@ fn each_new_file_begins_with_the_newest_head() {
     ];
     assert_eq!(found, expected);
     assert!(journal.dropped().is_empty());
-    drop((third, fourth));
+    drop((first, second, third, fourth));
 }
 
 #[test]
