@@ -75,6 +75,15 @@ pub(crate) enum CacheError {
 }
 
 impl CacheError {
+    /// Tells whether the bytes of a staging file are not there, rather than that they cannot be read now.
+    pub(crate) fn is_missing(&self) -> bool {
+        match self {
+            Self::Short { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::NoSpace { .. } | Self::Closed { .. } | Self::Lost => false,
+        }
+    }
+
     /// Describes a failed system call on `path`.
     fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();

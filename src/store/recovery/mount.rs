@@ -64,6 +64,9 @@ impl Recovery {
         for (record, token) in records {
             self.replay(&mut replay, &applied, record, token);
         }
+        if let Some(error) = replay.unreadable.take() {
+            return Err(error.into());
+        }
         let epoch = self.core.epoch;
         let head = Record::Journaled { epoch, number: 0 };
         let _covered = self

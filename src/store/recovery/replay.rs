@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::cache::{DirtySnapshot, Source, StagingDir, StagingFile};
+use crate::cache::{CacheError, DirtySnapshot, Source, StagingDir, StagingFile};
 use crate::meta::{Change, JournalToken};
 use crate::store::commit::txn::Guards;
 use crate::store::data::contents::{PendingContent, UploadState};
@@ -69,6 +69,8 @@ pub(crate) struct JournalReplay {
     /// its write session has ended.
     pub(crate) flushed: HashMap<FlushId, ReplayedFlush>,
     pub(crate) files: HashMap<u64, Arc<StagingFile>>,
+    /// The first staging file that cannot be read now: its bytes are not lost, and the replay does not count.
+    pub(crate) unreadable: Option<CacheError>,
     pub(crate) pendings: HashMap<ContentRef, Arc<PendingContent>>,
     pub(crate) notes: Vec<String>,
     pub(crate) lost: LostOperations,
@@ -134,28 +136,30 @@ pub(crate) fn reverts(records: &[(Record, JournalToken)]) -> HashMap<u64, Vec<u6
 }
 
 impl JournalReplay {
-    /// Returns the bytes of a write in a staging file, at these positions in it; `None` if they are not what was written.
+    /// Returns the bytes of a write in a staging file, at these positions in it; `None` if they are not what was written. Fails if the file
+    /// cannot be read now, which says nothing about its bytes.
     fn staged(
         &mut self,
         staging: &StagingDir,
         file: u64,
         positions: Range<u64>,
         checksum: u32,
-    ) -> Option<Source> {
+    ) -> Result<Option<Source>, CacheError> {
         let found = match self.files.get(&file) {
             Some(found) => Arc::clone(found),
             None => {
-                let opened = Arc::new(staging.reopen(file).ok()?);
+                let opened = Arc::new(staging.reopen(file)?);
                 self.files.insert(file, Arc::clone(&opened));
                 opened
             }
         };
         let (position, len) = (positions.start, positions.end - positions.start);
-        let bytes = found.read_at(position, len as usize).ok()?;
-        (crc32c::crc32c(&bytes) == checksum).then_some(Source::File {
+        let bytes = found.read_at(position, len as usize)?;
+        let is_intact = crc32c::crc32c(&bytes) == checksum;
+        Ok(is_intact.then_some(Source::File {
             file: found,
             position,
-        })
+        }))
     }
 
     /// Replays a write whose bytes are in a staging file.
@@ -172,7 +176,14 @@ impl JournalReplay {
             return;
         };
         let positions = position..position.saturating_add(len);
-        let source = self.staged(staging, file, positions, checksum);
+        let source = match self.staged(staging, file, positions, checksum) {
+            Ok(source) => source,
+            Err(error) if error.is_missing() => None,
+            Err(error) => {
+                self.unreadable.get_or_insert(error);
+                None
+            }
+        };
         match (self.sessions.get_mut(&session), source) {
             (Some(work), Some(source)) => work.stage(offset, len, source),
             (Some(work), None) => work.lose(offset, len),

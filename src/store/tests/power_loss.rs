@@ -151,6 +151,26 @@ async fn a_lost_write_that_a_later_one_covers_is_not_missed() {
     leave(ns).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_cannot_be_read_now_are_not_lost() {
+    let (cluster, ns) = before("power-unreadable").await;
+    save(&ns, ROOT, b"b", &text(2)).await;
+    let cluster = cluster.kill(ns).await;
+    let staged = staging_files(&cluster).remove(0);
+    let aside = cluster.cache.path().join("aside");
+    std::fs::rename(&staged, &aside).unwrap();
+    // An open of it fails, and not because it is missing.
+    std::os::unix::fs::symlink(&staged, &staged).unwrap();
+    cluster.try_open().await.unwrap_err();
+    std::fs::remove_file(&staged).unwrap();
+    std::fs::rename(&aside, &staged).unwrap();
+    // A copy: tasks of the mount that was refused may have the lock for a moment more.
+    let cluster = cluster.fork().await;
+    let ns = cluster.open().await;
+    assert!(content(&ns, ROOT, b"b").await.unwrap() == text(2));
+    leave(ns).await;
+}
+
 /// Files under a few names, and every state that an acknowledged call left.
 struct Program {
     rng: SeededRng,
